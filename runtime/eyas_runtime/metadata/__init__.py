@@ -1,0 +1,1 @@
+"""The metadata store and its service: the durable truth about every sample of one job."""
