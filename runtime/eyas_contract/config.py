@@ -171,9 +171,7 @@ def read_config(path: str | Path) -> JobConfig:
     except OSError as error:
         raise UserError(f"cannot read the job configuration {path}: {error.strerror}") from error
     if len(raw) > CONFIG_BYTES_MAX:
-        raise UserError(
-            f"the job configuration {path} has {len(raw)} bytes; at most {CONFIG_BYTES_MAX} are read"
-        )
+        raise UserError(f"the job configuration {path} has {len(raw)} bytes; at most {CONFIG_BYTES_MAX} are read")
     try:
         return msgspec.json.decode(raw, type=JobConfig)
     except msgspec.DecodeError as error:

@@ -14,16 +14,14 @@ _TENSOR_PACKAGES: Final = frozenset({"torch", "numpy"})
 
 
 def assert_no_tensors(value: object, where: str = "<root>") -> None:
-    """Raise `TypeError` naming the place of the first tensor-like value inside `value` (records, mappings, sequences, sets)."""
+    """Raise `TypeError` naming the place of a tensor-like value in `value` (records, mappings, sequences, sets)."""
     stack: list[tuple[object, str]] = [(value, where)]
     while stack:
         item, place = stack.pop()
         if isinstance(item, _SCALARS) and type(item).__module__ == "builtins":
             continue
         if _is_tensor_like(item):
-            raise TypeError(
-                f"{place} holds a {type(item).__name__}; control-plane records carry refs, never tensors"
-            )
+            raise TypeError(f"{place} holds a {type(item).__name__}; control-plane records carry refs, never tensors")
         if isinstance(item, msgspec.Struct):
             stack.extend((getattr(item, name), f"{place}.{name}") for name in item.__struct_fields__)
         elif isinstance(item, Mapping):

@@ -24,11 +24,11 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Base: immutable, keyword-only, unknown fields refused."""
 
 
-class Empty(_Message):
+class Empty(_Message, frozen=True, kw_only=True):
     """No content."""
 
 
-class Problem(_Message):
+class Problem(_Message, frozen=True, kw_only=True):
     """Body of every error answer."""
 
     kind: Literal["UserError", "Transient", "Conflict", "Fenced", "Closed", "Unauthenticated", "Bug"]
@@ -39,7 +39,7 @@ class Problem(_Message):
 # --- producers -------------------------------------------------------------------------------------------------
 
 
-class Holder(_Message):
+class Holder(_Message, frozen=True, kw_only=True):
     """Who holds a lease. Of one index, the highest (ordinal, restart) is the live one; lower ones are fenced."""
 
     index: int
@@ -47,21 +47,21 @@ class Holder(_Message):
     restart: int
 
 
-class Fingerprint(_Message):
+class Fingerprint(_Message, frozen=True, kw_only=True):
     """What fixes the bits of a capture or of a training step: device model, ISA, libraries, options, threads."""
 
     facts: dict[str, str]
     digest: str
 
 
-class RegisterRequest(_Message):
+class RegisterRequest(_Message, frozen=True, kw_only=True):
     """First call of a producer process: frees at once what its predecessor held."""
 
     holder: Holder
     fingerprint: Fingerprint
 
 
-class RegisterReply(_Message):
+class RegisterReply(_Message, frozen=True, kw_only=True):
     """What the service knows."""
 
     job_uid: JobUid
@@ -69,20 +69,20 @@ class RegisterReply(_Message):
     prepared: bool
 
 
-class PrepareRequest(_Message):
+class PrepareRequest(_Message, frozen=True, kw_only=True):
     """Ask whether to run `prepare`. One producer at a time is told to."""
 
     holder: Holder
     wait_seconds: float = 0.0
 
 
-class PrepareReply(_Message):
+class PrepareReply(_Message, frozen=True, kw_only=True):
     """`done`: fetch it; `yours`: run it and commit it; `wait`: somebody else does."""
 
     verdict: Literal["done", "yours", "wait"]
 
 
-class Inputs(_Message):
+class Inputs(_Message, frozen=True, kw_only=True):
     """Digests of everything that fixes what is trained; compared by every role at its start."""
 
     data: str
@@ -91,7 +91,7 @@ class Inputs(_Message):
     target: str
 
 
-class Prepared(_Message):
+class Prepared(_Message, frozen=True, kw_only=True):
     """Result of `prepare`, written once."""
 
     inputs: Inputs
@@ -118,26 +118,26 @@ class Prepared(_Message):
     """Prompt indices with no supervised token: dead letters from the start."""
 
 
-class PrepareCommitRequest(_Message):
+class PrepareCommitRequest(_Message, frozen=True, kw_only=True):
     """The first commit wins; a later one must be equal or is refused with `UserError`."""
 
     holder: Holder
     prepared: Prepared
 
 
-class PreparedRequest(_Message):
+class PreparedRequest(_Message, frozen=True, kw_only=True):
     """Ask for the prepared inputs, waiting for them if need be."""
 
     wait_seconds: float = 0.0
 
 
-class PreparedReply(_Message):
+class PreparedReply(_Message, frozen=True, kw_only=True):
     """None: not there yet."""
 
     prepared: Prepared | None
 
 
-class LeaseRequest(_Message):
+class LeaseRequest(_Message, frozen=True, kw_only=True):
     """Ask for one capture group. The same `request_id` gives the same lease again."""
 
     holder: Holder
@@ -145,7 +145,7 @@ class LeaseRequest(_Message):
     wait_seconds: float = 0.0
 
 
-class CaptureLease(_Message):
+class CaptureLease(_Message, frozen=True, kw_only=True):
     """A whole capture group: every member in sequence order, and which of them to capture."""
 
     lease_id: str
@@ -158,7 +158,7 @@ class CaptureLease(_Message):
     deadline_seconds: float
 
 
-class LeaseReply(_Message):
+class LeaseReply(_Message, frozen=True, kw_only=True):
     """No lease: `finished` (no sequence number will ever need capture again unless lost) or `paused` (why)."""
 
     lease: CaptureLease | None
@@ -166,20 +166,20 @@ class LeaseReply(_Message):
     paused: str = ""
 
 
-class RenewRequest(_Message):
+class RenewRequest(_Message, frozen=True, kw_only=True):
     """Renew exactly the named leases, once a third of the term."""
 
     holder: Holder
     lease_ids: tuple[str, ...]
 
 
-class RenewReply(_Message):
+class RenewReply(_Message, frozen=True, kw_only=True):
     """The named leases that are still this holder's."""
 
     alive: tuple[str, ...]
 
 
-class CommitRequest(_Message):
+class CommitRequest(_Message, frozen=True, kw_only=True):
     """Commit refs of captured members. Repeating it is harmless while the objects are the same."""
 
     holder: Holder
@@ -188,13 +188,13 @@ class CommitRequest(_Message):
     refs: tuple[SampleRef, ...]
 
 
-class CommitReply(_Message):
+class CommitReply(_Message, frozen=True, kw_only=True):
     """Sequence numbers that became ready by this lease (now or in an earlier repetition)."""
 
     accepted: tuple[int, ...]
 
 
-class CaptureFailure(_Message):
+class CaptureFailure(_Message, frozen=True, kw_only=True):
     """A member that could not be captured."""
 
     sequence: int
@@ -203,7 +203,7 @@ class CaptureFailure(_Message):
     """True: a reproducible error of the content. False: try again."""
 
 
-class CaptureFailRequest(_Message):
+class CaptureFailRequest(_Message, frozen=True, kw_only=True):
     """Report members that could not be captured; the lease ends."""
 
     holder: Holder
@@ -212,7 +212,7 @@ class CaptureFailRequest(_Message):
     failures: tuple[CaptureFailure, ...]
 
 
-class ReturnRequest(_Message):
+class ReturnRequest(_Message, frozen=True, kw_only=True):
     """Give leases back at once (clean shutdown)."""
 
     holder: Holder
@@ -222,7 +222,7 @@ class ReturnRequest(_Message):
 # --- consumers -------------------------------------------------------------------------------------------------
 
 
-class KnownCheckpoint(_Message):
+class KnownCheckpoint(_Message, frozen=True, kw_only=True):
     """A checkpoint whose commit the service recorded."""
 
     directory: str
@@ -232,13 +232,13 @@ class KnownCheckpoint(_Message):
     receipt: str
 
 
-class CheckpointsReply(_Message):
+class CheckpointsReply(_Message, frozen=True, kw_only=True):
     """All recorded checkpoints, newest first."""
 
     known: tuple[KnownCheckpoint, ...]
 
 
-class DeadLetter(_Message):
+class DeadLetter(_Message, frozen=True, kw_only=True):
     """One sample that is in no weights, and why."""
 
     sequence: int
@@ -247,7 +247,7 @@ class DeadLetter(_Message):
     source: Literal["producer", "rank", "prepare"]
 
 
-class CheckpointState(_Message):
+class CheckpointState(_Message, frozen=True, kw_only=True):
     """The service's state as of step C, carried inside the manifest, so that a lost volume can be rebuilt."""
 
     job_uid: JobUid
@@ -263,7 +263,7 @@ class CheckpointState(_Message):
     samples_recaptured: int = 0
 
 
-class PresentedCheckpoint(_Message):
+class PresentedCheckpoint(_Message, frozen=True, kw_only=True):
     """The newest checkpoint that rank 0 verified."""
 
     directory: str
@@ -277,7 +277,7 @@ class PresentedCheckpoint(_Message):
     state: CheckpointState
 
 
-class ReconcileRequest(_Message):
+class ReconcileRequest(_Message, frozen=True, kw_only=True):
     """`reconcile_on_restart`: made once by global rank 0 at every start of the ranks, the first one included."""
 
     attempt: int
@@ -289,7 +289,7 @@ class ReconcileRequest(_Message):
     """Directories that failed verification (digest mismatch, missing file), for the incident list."""
 
 
-class ReconcileReply(_Message):
+class ReconcileReply(_Message, frozen=True, kw_only=True):
     """The new incarnation. Rank 0 loads `checkpoint_step` (0: initial weights) and trains on."""
 
     incarnation: Incarnation
@@ -302,7 +302,7 @@ class ReconcileReply(_Message):
     """0 while not prepared."""
 
 
-class JoinRequest(_Message):
+class JoinRequest(_Message, frozen=True, kw_only=True):
     """Made by every rank but 0: wait for the incarnation to join."""
 
     attempt: int
@@ -311,7 +311,7 @@ class JoinRequest(_Message):
     wait_seconds: float = 0.0
 
 
-class JoinReply(_Message):
+class JoinReply(_Message, frozen=True, kw_only=True):
     """None: no open incarnation yet."""
 
     incarnation: Incarnation | None
@@ -319,7 +319,7 @@ class JoinReply(_Message):
     checkpoint_directory: str = ""
 
 
-class OrderRequest(_Message):
+class OrderRequest(_Message, frozen=True, kw_only=True):
     """Ask for the `ordinal`-th order (0, 1, ...) of this incarnation; a repeat gets the same answer."""
 
     incarnation: Incarnation
@@ -327,14 +327,14 @@ class OrderRequest(_Message):
     wait_seconds: float = 0.0
 
 
-class WindowEntry(_Message):
+class WindowEntry(_Message, frozen=True, kw_only=True):
     """One place of a window: a live sample, or a hole (`ref` None)."""
 
     sequence: int
     ref: SampleRef | None
 
 
-class Order(_Message):
+class Order(_Message, frozen=True, kw_only=True):
     """What all ranks do next."""
 
     ordinal: int
@@ -353,13 +353,13 @@ class Order(_Message):
     """checkpoint: goes into the manifest."""
 
 
-class OrderReply(_Message):
+class OrderReply(_Message, frozen=True, kw_only=True):
     """None: nothing due yet."""
 
     order: Order | None
 
 
-class Verdict(_Message):
+class Verdict(_Message, frozen=True, kw_only=True):
     """A sample that the ranks gave zero weight, by agreement of all of them, before the optimizer step."""
 
     sequence: int
@@ -367,7 +367,7 @@ class Verdict(_Message):
     reason: str
 
 
-class AckRequest(_Message):
+class AckRequest(_Message, frozen=True, kw_only=True):
     """Window `step` is in the ranks' weights. Progress, not durability."""
 
     incarnation: Incarnation
@@ -378,7 +378,7 @@ class AckRequest(_Message):
     """loss, learning_rate, grad_norm, acc_<k>, acceptance_<k>, accepted_length, tokens, step_seconds."""
 
 
-class LostSample(_Message):
+class LostSample(_Message, frozen=True, kw_only=True):
     """A sample whose bytes a rank could not read or did not believe."""
 
     sequence: int
@@ -386,14 +386,14 @@ class LostSample(_Message):
     reason: str
 
 
-class LostRequest(_Message):
+class LostRequest(_Message, frozen=True, kw_only=True):
     """Report lost samples; a report about an older generation than the row's changes nothing."""
 
     incarnation: Incarnation
     samples: tuple[LostSample, ...]
 
 
-class RefsRequest(_Message):
+class RefsRequest(_Message, frozen=True, kw_only=True):
     """Ask for the present refs of places of a sealed window (after a loss), waiting until all are ready."""
 
     incarnation: Incarnation
@@ -403,14 +403,14 @@ class RefsRequest(_Message):
     wait_seconds: float = 0.0
 
 
-class RefsReply(_Message):
+class RefsReply(_Message, frozen=True, kw_only=True):
     """`pending` is empty when all are there."""
 
     refs: tuple[SampleRef, ...]
     pending: tuple[int, ...]
 
 
-class HeartbeatRequest(_Message):
+class HeartbeatRequest(_Message, frozen=True, kw_only=True):
     """Sent by rank 0's watcher with the work counters of every rank, once a few seconds.
 
     The hang lease is renewed only when every counter moved since the last renewal, or nothing is due.
@@ -423,7 +423,7 @@ class HeartbeatRequest(_Message):
     phase: Literal["starting", "idle", "working", "saving"]
 
 
-class CheckpointCommitRequest(_Message):
+class CheckpointCommitRequest(_Message, frozen=True, kw_only=True):
     """The single commit point of a checkpoint."""
 
     incarnation: Incarnation
@@ -440,7 +440,7 @@ class CheckpointCommitRequest(_Message):
     nbytes: int
 
 
-class CheckpointCommitReply(_Message):
+class CheckpointCommitReply(_Message, frozen=True, kw_only=True):
     """The receipt, to be stored beside the manifest."""
 
     receipt: str
@@ -448,7 +448,7 @@ class CheckpointCommitReply(_Message):
     """Directories that rank 0 may delete now."""
 
 
-class ExitRequest(_Message):
+class ExitRequest(_Message, frozen=True, kw_only=True):
     """A supervisor reports the exit of its child; an open incarnation it belonged to is closed."""
 
     attempt: int
@@ -459,7 +459,7 @@ class ExitRequest(_Message):
     reason: str = ""
 
 
-class WatchRequest(_Message):
+class WatchRequest(_Message, frozen=True, kw_only=True):
     """A supervisor asks whether its children's incarnation was closed."""
 
     attempt: int
@@ -467,13 +467,13 @@ class WatchRequest(_Message):
     wait_seconds: float = 0.0
 
 
-class WatchReply(_Message):
+class WatchReply(_Message, frozen=True, kw_only=True):
     """The named processes that belong to a closed incarnation and must be killed and started again."""
 
     closed: tuple[str, ...]
 
 
-class DrainRequest(_Message):
+class DrainRequest(_Message, frozen=True, kw_only=True):
     """A consumer pod was asked to stop: name a boundary, checkpoint there, exit 75."""
 
     attempt: int
@@ -483,11 +483,11 @@ class DrainRequest(_Message):
 # --- readers ---------------------------------------------------------------------------------------------------
 
 
-class Incident(_Message):
+class Incident(_Message, frozen=True, kw_only=True):
     """Something that went wrong and what it cost."""
 
     klass: str
-    """PodFailed, ChildExited, Hang, SampleLost, CheckpointRefused, CheckpointStruck, LeaseExpired, MetadataRestored, ..."""
+    """PodFailed, ChildExited, Hang, SampleLost, CheckpointRefused, LeaseExpired, MetadataRestored, ..."""
     unit: str
     message: str
     detected: float
@@ -498,7 +498,7 @@ class Incident(_Message):
     windows_replayed: int = 0
 
 
-class StatusReply(_Message):
+class StatusReply(_Message, frozen=True, kw_only=True):
     """All that operators, people and tests see of a running job."""
 
     job_uid: JobUid
@@ -541,27 +541,27 @@ class StatusReply(_Message):
     """Prompts whose capture group was held by producers that died, most often first."""
 
 
-class MetricsRequest(_Message):
+class MetricsRequest(_Message, frozen=True, kw_only=True):
     """Ask for the training metrics of steps > `after_step`."""
 
     after_step: int = 0
     limit: int = 1000
 
 
-class StepMetrics(_Message):
+class StepMetrics(_Message, frozen=True, kw_only=True):
     """Metrics of one step; a replay overwrites."""
 
     step: int
     values: dict[str, float]
 
 
-class MetricsReply(_Message):
+class MetricsReply(_Message, frozen=True, kw_only=True):
     """In step order."""
 
     steps: tuple[StepMetrics, ...]
 
 
-class AuditReply(_Message):
+class AuditReply(_Message, frozen=True, kw_only=True):
     """Promise 3 and 7, from the ledger and the store itself."""
 
     trained_once: int
@@ -576,7 +576,7 @@ class AuditReply(_Message):
 # --- files of supervisors ----------------------------------------------------------------------------------------
 
 
-class Child(_Message):
+class Child(_Message, frozen=True, kw_only=True):
     """One live child of a supervisor, in `children.json`."""
 
     role: str
@@ -586,7 +586,7 @@ class Child(_Message):
     process: str
 
 
-class Termination(_Message):
+class Termination(_Message, frozen=True, kw_only=True):
     """The one JSON line of a termination message."""
 
     exit_code: int

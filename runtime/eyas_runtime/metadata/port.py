@@ -105,8 +105,11 @@ class GangState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MetadataStore(Protocol):
-    """See the module docstring. Sequence numbers, steps and generations are non-negative ints; step w trains window w-1,
-    that is sequence numbers [(w-1) Q, w Q)."""
+    """See the module docstring.
+
+    Steps count from 1, as optimizer steps do: step w trains sequence numbers [(w - 1) Q, w Q), cut at the end of the
+    sequence; "window w" is the window of step w. Step 0 is the initial weights. Generations count from 1.
+    """
 
     # inputs
     def prepared(self) -> wire.Prepared | None: ...
@@ -117,7 +120,7 @@ class MetadataStore(Protocol):
 
     # producers
     def register(self, holder: wire.Holder, fingerprint: wire.Fingerprint, *, now: float) -> tuple[str, ...]:
-        """Admit a producer process; returns the lease ids of its predecessors, which are ended. `Fenced` if not the newest."""
+        """Admit a producer process and end its predecessors' leases; returns their ids. `Fenced` if not the newest."""
         ...
 
     def groups_in_need(self, *, limit: int) -> Sequence[GroupNeed]:
@@ -165,9 +168,7 @@ class MetadataStore(Protocol):
         """Record the member. A second process of one rank in an open incarnation closes it."""
         ...
 
-    def close_incarnation(
-        self, incarnation: Incarnation, *, klass: str, message: str, now: float
-    ) -> None: ...
+    def close_incarnation(self, incarnation: Incarnation, *, klass: str, message: str, now: float) -> None: ...
     def report_exit(self, request: wire.ExitRequest, *, now: float) -> None: ...
     def closed_processes(self, attempt: int, processes: Sequence[str]) -> tuple[str, ...]: ...
 
@@ -179,9 +180,7 @@ class MetadataStore(Protocol):
         """Every place of window `step` is ready or dead."""
         ...
 
-    def give_train_order(
-        self, incarnation: Incarnation, ordinal: int, step: int, *, now: float
-    ) -> wire.Order:
+    def give_train_order(self, incarnation: Incarnation, ordinal: int, step: int, *, now: float) -> wire.Order:
         """Seal window `step` (or hand out the sealed one) and store the order. `Conflict` when not ready."""
         ...
 
@@ -209,8 +208,10 @@ class MetadataStore(Protocol):
     def commit_checkpoint(
         self, request: wire.CheckpointCommitRequest, receipt: str, *, keep: int, now: float
     ) -> tuple[str, ...]:
-        """The single commit point. Acks every sealed window <= C, writes the verdicts, moves the durable step, stores the
-        receipt (a repeat for the same manifest digest returns the same). Returns directories that are garbage now."""
+        """The single commit point: acks every sealed window <= C, writes the verdicts, moves the durable step.
+
+        Stores the receipt; a repeat for the same manifest digest returns the same. Returns directories that are garbage.
+        """
         ...
 
     # objects
@@ -236,7 +237,7 @@ class MetadataStore(Protocol):
         ...
 
     def evict(self, *, nbytes: int, above_sequence: int, now: float) -> int:
-        """Make ready samples lost from the highest sequence number down to `above_sequence` until `nbytes` are freed."""
+        """Make ready samples lost, from the highest sequence number down to `above_sequence`, to free `nbytes`."""
         ...
 
     # facts
