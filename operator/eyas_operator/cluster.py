@@ -1,0 +1,95 @@
+"""Port `Cluster`: every effect that the operator has on the world, and every fact it learns from it.
+
+Two adapters implement it: the Kubernetes API and a local machine. All calls are idempotent, so that a pass which died
+anywhere is simply made again. Errors: `Conflict` (read again and decide again), `Transient` (the other side is away),
+`Fenced` (another operator took over). Methods are bounded in time by their adapter; none blocks the event loop.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from eyas_contract.wire import StatusReply
+from eyas_operator.names import JobIdentity
+from eyas_operator.world import Children, JobRecord, Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRef:
+    """One existing object; the UID is a precondition of every delete."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretShape:
+    """A Secret whose values the core never sees."""
+
+    manifest: Manifest
+    """The Secret without data: name, labels, owner."""
+    minted: tuple[str, ...] = ()
+    """Keys that get 32 random bytes in hexadecimal when the Secret is created, and are never written again."""
+    derived: tuple[str, ...] = ()
+    """Keys whose value derives from the operator's own key and the job's UID; applied, hence equal at every pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something to tell people, posted on the job after the writes that it speaks of succeeded."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+    action: str
+
+
+class Cluster(Protocol):
+    """The world of one operator."""
+
+    async def read_job(self, namespace: str, name: str) -> JobRecord | None:
+        """The custom resource, or None when there is none."""
+        ...
+
+    async def list_children(self, job: JobIdentity) -> Children:
+        """All children with the job's UID label, as they are now (never from a cache that may be stale)."""
+        ...
+
+    async def read_report(self, job: JobIdentity) -> StatusReply | None:
+        """`/v1/status` of the metadata service, or None when it does not answer within about two seconds."""
+        ...
+
+    async def create(self, manifest: Manifest) -> None:
+        """Create a Pod, PersistentVolumeClaim or immutable ConfigMap.
+
+        An object of that name that carries this job's UID label is success: the create was made before. Raises
+        `Conflict` if the name belongs to somebody else.
+        """
+        ...
+
+    async def apply(self, manifest: Manifest) -> None:
+        """Make a Service, NetworkPolicy or PodDisruptionBudget look like `manifest` (server-side apply)."""
+        ...
+
+    async def ensure_secret(self, shape: SecretShape) -> None:
+        """Create the minted keys once, keeping an existing Secret as it is; apply the derived ones."""
+        ...
+
+    async def delete(self, target: ObjectRef, *, grace_seconds: int) -> None:
+        """Begin to delete `target`; one that is gone or has another UID is left alone. Does not wait for the end."""
+        ...
+
+    async def write_status(self, job: JobRecord, status: Manifest) -> JobRecord:
+        """Replace the job's status and return the record as it is now.
+
+        Raises `Conflict` when the job's resource version is no longer `job.resource_version`: nothing was written.
+        """
+        ...
+
+    async def delete_job(self, job: JobIdentity) -> None:
+        """Delete the custom resource (its time to live after the end is over)."""
+        ...
+
+    async def post_events(self, job: JobIdentity, events: tuple[Event, ...]) -> None:
+        """Tell people; failure to do so never fails a pass."""
+        ...

@@ -1,0 +1,1 @@
+"""Builders of children: pure functions from the spec, the status and an environment to manifests."""
