@@ -5,7 +5,7 @@ body and the longest wait. All calls are idempotent: a client repeats the same b
 `wait_seconds` asks the service to hold a call until there is news (long poll); it is capped by `WAIT_SECONDS_MAX`.
 """
 
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -287,6 +287,8 @@ class ReconcileRequest(_Message, frozen=True, kw_only=True):
     checkpoint: PresentedCheckpoint | None
     refused: tuple[str, ...] = ()
     """Directories that failed verification (digest mismatch, missing file), for the incident list."""
+    listed: tuple[str, ...] = ()
+    """Every checkpoint directory under the readable root: those that no commit can name any more become garbage."""
 
 
 class ReconcileReply(_Message, frozen=True, kw_only=True):
@@ -596,13 +598,19 @@ class Termination(_Message, frozen=True, kw_only=True):
     step: int = 0
 
 
-class Endpoint(msgspec.Struct, frozen=True):
-    """One call of the API."""
+Q = TypeVar("Q", bound=_Message)
+"""Request of a call."""
+R = TypeVar("R", bound=_Message)
+"""Reply of a call."""
+
+
+class Endpoint(msgspec.Struct, Generic[Q, R], frozen=True):
+    """One call of the API: `Q` is asked, `R` is answered."""
 
     path: str
     roles: frozenset[RoleName]
-    request: type[_Message]
-    reply: type[_Message]
+    request: type[Q]
+    reply: type[R]
     body_bytes_max: int = 64 << 10
 
 
@@ -642,7 +650,7 @@ STATUS: Final = Endpoint("/v1/status", _R, Empty, StatusReply)
 METRICS: Final = Endpoint("/v1/metrics", _R, MetricsRequest, MetricsReply)
 AUDIT: Final = Endpoint("/v1/audit", _R, Empty, AuditReply)
 
-ENDPOINTS: Final = (
+ENDPOINTS: Final[tuple[Endpoint[Any, Any], ...]] = (
     REGISTER, PREPARE, PREPARE_COMMIT, PREPARED, LEASE, RENEW, COMMIT, CAPTURE_FAIL, RETURN, CHECKPOINTS, RECONCILE,
     JOIN, ORDER, ACK, LOST, REFS, HEARTBEAT, CHECKPOINT_COMMIT, EXIT, WATCH, DRAIN, STATUS, METRICS, AUDIT,
 )  # fmt: skip
