@@ -1,0 +1,35 @@
+# One command each. `make demo` and `make test` set everything up themselves.
+VENV ?= .venv
+export VENV
+BIN := $(VENV)/bin
+JOBS ?= 2
+
+.PHONY: setup demo test test-all lint types fmt clean
+
+setup:
+	@tools/setup.sh
+
+demo: setup            ## train a real draft end to end on this machine
+	@tools/demo.sh
+
+test: setup            ## the fast tier: lint, types, house rules, unit and conformance tests
+	@$(MAKE) --no-print-directory lint types
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow'
+
+test-all: test         ## the full tier: real processes, real torch, kills
+	@$(BIN)/python -m pytest -q -m slow
+
+lint: setup
+	@$(BIN)/ruff format --check -q operator runtime tests
+	@$(BIN)/ruff check -q operator runtime tests
+	@$(BIN)/lint-imports --no-cache
+
+types: setup
+	@$(BIN)/mypy
+
+fmt: setup             ## format and fix what can be fixed
+	@$(BIN)/ruff format -q operator runtime tests
+	@$(BIN)/ruff check -q --fix operator runtime tests
+
+clean:
+	rm -rf demo build dist .mypy_cache .ruff_cache .pytest_cache
