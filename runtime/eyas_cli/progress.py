@@ -1,0 +1,146 @@
+"""The live screen of a run, and its plain lines where there is no terminal.
+
+`View` is all that a screen shows; `lines()` and `screen()` are pure renderings of it, so that tests read them without
+a terminal. Rates come from the service's own counters, never from log text.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from eyas_contract.wire import Incident, StatusReply
+
+INCIDENTS_SHOWN = 6
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What one moment of a run looks like."""
+
+    name: str
+    state: str
+    attempt: int = 0
+    roles: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Role to (ready, desired)."""
+    status: StatusReply | None = None
+    incidents: Sequence[Incident] = ()
+
+
+def duration(seconds: float) -> str:
+    """`95` to `1m 35s`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def remaining(status: StatusReply) -> str:
+    """Time to the last step at the present rate, or an empty string while there is no rate."""
+    if status.steps_per_second <= 0 or not status.total_steps:
+        return ""
+    return duration((status.total_steps - status.acked_step) / status.steps_per_second)
+
+
+def training(status: StatusReply) -> str:
+    """Step, loss, acceptance and time left on one line."""
+    parts = [f"step {status.acked_step}/{status.total_steps or '?'}"]
+    metrics = status.last_metrics
+    if "loss" in metrics:
+        parts.append(f"loss {metrics['loss']:.4f}")
+    if "acceptance_0" in metrics:
+        parts.append(f"acceptance {metrics['acceptance_0']:.3f}")
+    if left := remaining(status):
+        parts.append(f"ETA {left}")
+    return "  ".join(parts)
+
+
+def capturing(status: StatusReply) -> str:
+    """Samples captured, in the pool, trained."""
+    pool = f"{status.resident_bytes / _MIB:.0f} of {status.cap_bytes / _MIB:.0f} MiB"
+    text = (
+        f"captured {status.samples_committed}/{status.total_samples or '?'}  "
+        f"in the pool {status.resident_objects} ({pool})  trained {status.samples_trained}"
+    )
+    return f"{text}  paused: {status.paused}" if status.paused else text
+
+
+def incident_line(incident: Incident) -> str:
+    """Time, unit, class, message and what the recovery took."""
+    clock = time.strftime("%H:%M:%S", time.localtime(incident.detected))
+    took = f" (recovered in {incident.recovered - incident.detected:.1f} s)" if incident.recovered else ""
+    return f"{clock} {incident.unit} {incident.klass}: {incident.message}{took}"
+
+
+def line(view: View) -> str:
+    """One plain line for logs and pipes."""
+    if view.status is None:
+        waiting = ", ".join(role for role, (ready, desired) in view.roles.items() if ready < desired)
+        return f"{view.name} {view.state}" + (f": waiting for {waiting}" if waiting else "")
+    return f"{view.name} {view.state}  {training(view.status)}  {capturing(view.status)}"
+
+
+def screen(view: View) -> RenderableType:
+    """The live screen."""
+    head = Text.assemble((view.name, "bold"), "  ", (view.state, "cyan"), f"  attempt {view.attempt}")
+    rows: list[RenderableType] = [head]
+    status = view.status
+    if status is not None:
+        if not status.exact:
+            head.append(f"  not exact: {'; '.join(status.inexact_reasons)}", style="yellow")
+        bars = Table.grid(padding=(0, 2))
+        samples, steps = status.total_samples or 1, status.total_steps or 1
+        bars.add_row("captured", ProgressBar(samples, status.samples_committed, 40), capturing(status))
+        bars.add_row("trained", ProgressBar(steps, status.acked_step, 40), training(status))
+        bars.add_row("durable", ProgressBar(steps, status.durable_step, 40), f"step {status.durable_step}")
+        rows.append(bars)
+    roles = Text("roles     ")
+    for role, (ready, desired) in view.roles.items():
+        roles.append(f"{role} {ready}/{desired}  ", style="green" if ready >= desired else "yellow")
+    rows.append(roles)
+    if view.incidents:
+        rows.append(Text(f"incidents ({len(view.incidents)})", style="bold"))
+        rows.extend(Text(f"  {incident_line(entry)}", style="red") for entry in view.incidents[-INCIDENTS_SHOWN:])
+    return Group(*rows)
+
+
+class Progress:
+    """Shows views as they come. A terminal gets a live screen; anything else gets a line when something moved."""
+
+    def __init__(self, console: Console, *, quiet_seconds: float = 5.0) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=False) if console.is_terminal else None
+        self._quiet_seconds = quiet_seconds
+        self._said = 0.0
+        self._state = ""
+        self._incidents = 0
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, view: View) -> None:
+        """Show `view`."""
+        if self._live:
+            self._live.update(screen(view))
+            return
+        for incident in view.incidents[self._incidents :]:
+            self._console.print(f"incident {incident_line(incident)}", highlight=False, soft_wrap=True)
+        self._incidents = max(self._incidents, len(view.incidents))
+        now = time.monotonic()
+        if view.state != self._state or now - self._said >= self._quiet_seconds:
+            self._console.print(line(view), highlight=False, soft_wrap=True)
+            self._said, self._state = now, view.state
