@@ -41,6 +41,10 @@ class Environment(Protocol):
         """
         ...
 
+    def termination_log(self, job: JobIdentity, pod_name: str) -> str:
+        """File to which the supervisor of `pod_name` writes its termination line."""
+        ...
+
     def resolve(self, job: JobIdentity, path: str) -> str:
         """The path as processes see it, of a path that the job's spec names. Raises `UserError` if it cannot be."""
         ...

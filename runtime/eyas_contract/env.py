@@ -32,6 +32,16 @@ TERMINATION_LOG: Final = "EYAS_TERMINATION_LOG"
 """File that takes one JSON line (`eyas_contract.wire.Termination`) when a role gives up."""
 POD_DIRECTORY: Final = "EYAS_POD_DIRECTORY"
 """Writable scratch folder of the pod: readiness file, children file."""
+GRACE_SECONDS: Final = "EYAS_GRACE_SECONDS"
+"""Whole seconds between SIGTERM and SIGKILL of this pod (its `terminationGracePeriodSeconds`); 30 when absent."""
+
+METADATA_DIRECTORY: Final = "EYAS_METADATA_DIRECTORY"
+"""Metadata role: the folder (mounted claim) that holds the SQLite file."""
+CHECKPOINT_STEP: Final = "EYAS_CHECKPOINT_STEP"
+"""Metadata role: the highest durable step that the operator had recorded when it made the pod.
+
+Starting at step 0 although this is above 0 means that checkpoints were lost.
+"""
 
 TOKEN_PRODUCER: Final = "producer.token"
 TOKEN_CONSUMER: Final = "consumer.token"
