@@ -47,6 +47,8 @@ SAMPLE_TRANSITIONS: Final[dict[tuple[Sample, SampleEvent], Sample]] = {
     (Sample.READY, SampleEvent.KILL): Sample.DEAD,
     (Sample.READY, SampleEvent.RELEASE): Sample.RELEASED,
     (Sample.LOST, SampleEvent.RELEASE): Sample.RELEASED,
+    # Only after the rows were lost: a checkpoint from before contains the sample.
+    (Sample.PENDING, SampleEvent.RELEASE): Sample.RELEASED,
     (Sample.RELEASED, SampleEvent.RESURRECT): Sample.LOST,
     (Sample.DEAD, SampleEvent.REVIVE): Sample.LOST,
 }

@@ -255,12 +255,14 @@ class CheckpointState(_Message, frozen=True, kw_only=True):
     step: int
     inputs: Inputs | None
     dead_letters: tuple[DeadLetter, ...]
-    """Of windows <= C."""
+    """Of windows <= C, with the verdicts of their ranks; those of `prepare` follow from the inputs and are left out."""
     capture_fingerprint: str
     inexact_reasons: tuple[str, ...]
     generation_floor: int
     attempt: int
     samples_recaptured: int = 0
+    training_fingerprint: str = ""
+    world_size: int = 0
 
 
 class PresentedCheckpoint(_Message, frozen=True, kw_only=True):
@@ -287,6 +289,8 @@ class ReconcileRequest(_Message, frozen=True, kw_only=True):
     checkpoint: PresentedCheckpoint | None
     refused: tuple[str, ...] = ()
     """Directories that failed verification (digest mismatch, missing file), for the incident list."""
+    listed: tuple[str, ...] = ()
+    """Every checkpoint directory that was found, so that those without a commit become garbage in the end."""
     listed: tuple[str, ...] = ()
     """Every checkpoint directory under the readable root: those that no commit can name any more become garbage."""
 

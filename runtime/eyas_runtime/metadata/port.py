@@ -58,15 +58,26 @@ class GroupNeed(msgspec.Struct, frozen=True, kw_only=True):
     """Lowest sequence number in need."""
     members_in_need: int
     estimated_bytes: int
+    end_sequence: int
+    """First sequence number after the group."""
+    overruns: int = 0
+    """How often a live holder exceeded this group's capture deadline: the deadline doubles with each."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes and counts for backpressure."""
 
     resident_bytes: int
+    """Of all object rows, garbage and kept ones included."""
     resident_objects: int
     reserved_bytes: int
     live_leases: int
+    garbage_bytes: int = 0
+    """May be deleted now (`releasable`)."""
+    kept_bytes: int = 0
+    """Of ingested objects that only sequence numbers of later epochs use."""
+    trained_bytes: int = 0
+    """In windows > durable step that the newest incarnation acked: what a checkpoint now would make garbage."""
 
 
 class LiveLease(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +115,15 @@ class GangState(msgspec.Struct, frozen=True, kw_only=True):
     """Step of the checkpoint ordered and not yet committed in this incarnation; 0 when none."""
 
 
+class Suspect(msgspec.Struct, frozen=True, kw_only=True):
+    """A capture group whose holders died or vanished while they had it, since its last commit."""
+
+    group: int
+    deaths: int
+    prompts: tuple[int, ...]
+    """Prompt indices of its members in need."""
+
+
 class MetadataStore(Protocol):
     """See the module docstring.
 
@@ -124,7 +144,11 @@ class MetadataStore(Protocol):
         ...
 
     def groups_in_need(self, *, limit: int) -> Sequence[GroupNeed]:
-        """Groups with pending or lost members and no live lease, by lowest sequence number in need."""
+        """Groups with pending or lost members and no live lease, by lowest sequence number in need.
+
+        With `retain_objects`, members whose prompt has a resident object become ready here, without a capture. A fresh
+        store of a later epoch answers nothing before its first reconcile: it does not know what is trained.
+        """
         ...
 
     def grant(self, grant: LeaseGrant, *, now: float) -> wire.CaptureLease:
@@ -133,7 +157,14 @@ class MetadataStore(Protocol):
 
     def live_leases(self) -> Sequence[LiveLease]: ...
     def end_leases(self, lease_ids: Iterable[str], *, reason: str, now: float) -> None:
-        """Expiry, return or replacement: keys become orphans for the sweep, members are in need again."""
+        """Expiry, return or replacement: keys become orphans for the sweep, members are in need again.
+
+        `reason` "expired" or "replaced" counts a death for the group, "deadline" an overrun, "returned" nothing.
+        """
+        ...
+
+    def suspects(self, *, limit: int) -> Sequence[Suspect]:
+        """Groups whose holders died, most often first."""
         ...
 
     def commit_samples(
@@ -152,7 +183,7 @@ class MetadataStore(Protocol):
         now: float,
     ) -> bool:
         """Poison becomes a dead letter (a new window version when sealed above the durable step), the rest is in need
-        again. Returns True when the open incarnation had been handed the window and must be closed."""
+        again. Returns True when the open incarnation had been handed the window; it is closed by this call."""
         ...
 
     # consumers
@@ -161,16 +192,31 @@ class MetadataStore(Protocol):
     def reconcile_on_restart(
         self, request: wire.ReconcileRequest, incarnation: Incarnation, *, receipt_valid: bool, now: float
     ) -> wire.ReconcileReply:
-        """The one way back (B4): see DESIGN section 4. `receipt_valid`: the service checked the HMAC."""
+        """The one way back (B4): `core.recovery` decides. `receipt_valid`: the service checked the HMAC.
+
+        The same process asking again gets the incarnation that it was given. `CheckpointsLost` (a `UserError`) also
+        marks the job failed.
+        """
         ...
 
     def join(self, attempt: int, rank: int, process: str, *, now: float) -> GangState:
-        """Record the member. A second process of one rank in an open incarnation closes it."""
+        """Record the member. A second process of one rank in an open incarnation closes it.
+
+        Answers with `incarnation` None while none of this attempt is open; `Closed` for a process that had its turn.
+        """
         ...
 
-    def close_incarnation(self, incarnation: Incarnation, *, klass: str, message: str, now: float) -> None: ...
-    def report_exit(self, request: wire.ExitRequest, *, now: float) -> None: ...
-    def closed_processes(self, attempt: int, processes: Sequence[str]) -> tuple[str, ...]: ...
+    def close_incarnation(self, incarnation: Incarnation, *, klass: str, message: str, now: float) -> None:
+        """Close it and open an incident. Harmless when it is closed or unknown."""
+        ...
+
+    def report_exit(self, request: wire.ExitRequest, *, now: float) -> None:
+        """Close the open incarnation of that process, unless it ended as ordered (code 0 or 75 after stop or last)."""
+        ...
+
+    def closed_processes(self, attempt: int, processes: Sequence[str]) -> tuple[str, ...]:
+        """Those of `processes` that belong to a closed incarnation. `Fenced` for an attempt that is over."""
+        ...
 
     def order(self, incarnation: Incarnation, ordinal: int) -> wire.Order | None:
         """The stored order, if it was given before."""
@@ -196,7 +242,7 @@ class MetadataStore(Protocol):
         ...
 
     def report_lost(self, incarnation: Incarnation, samples: Sequence[wire.LostSample], *, now: float) -> int:
-        """Only generations that are still the row's count. Returns how many became lost."""
+        """Only generations that are still the row's count. Returns how many samples became lost."""
         ...
 
     def current_refs(
@@ -233,7 +279,14 @@ class MetadataStore(Protocol):
         ...
 
     def resident(self, *, after: ObjectKey | None, limit: int) -> Sequence[StoredObject]:
-        """Object rows of ready samples, in key order, for comparison with a listing of the pool."""
+        """Objects that are in use or kept, in order of generation, for comparison with a listing of the pool.
+
+        `after` is a cursor: the last key of the page before.
+        """
+        ...
+
+    def evictable_bytes(self, above_sequence: int) -> int:
+        """Bytes of objects in use whose lowest use is >= `above_sequence`."""
         ...
 
     def evict(self, *, nbytes: int, above_sequence: int, now: float) -> int:
@@ -257,5 +310,8 @@ class MetadataStore(Protocol):
     def audit(self) -> wire.AuditReply: ...
     def add_incident(self, incident: wire.Incident) -> None: ...
     def set_inexact(self, reason: str) -> None: ...
-    def fail_job(self, message: str, *, now: float) -> None: ...
+    def fail_job(self, message: str, *, now: float) -> None:
+        """Mark the job failed; the first message stays."""
+        ...
+
     def close(self) -> None: ...
