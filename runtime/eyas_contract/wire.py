@@ -291,8 +291,6 @@ class ReconcileRequest(_Message, frozen=True, kw_only=True):
     """Directories that failed verification (digest mismatch, missing file), for the incident list."""
     listed: tuple[str, ...] = ()
     """Every checkpoint directory that was found, so that those without a commit become garbage in the end."""
-    listed: tuple[str, ...] = ()
-    """Every checkpoint directory under the readable root: those that no commit can name any more become garbage."""
 
 
 class ReconcileReply(_Message, frozen=True, kw_only=True):
