@@ -113,6 +113,10 @@ class GangState(msgspec.Struct, frozen=True, kw_only=True):
     durable_step: int
     checkpoint_ordered_step: int
     """Step of the checkpoint ordered and not yet committed in this incarnation; 0 when none."""
+    ordered_step: int
+    """Highest step whose window this incarnation was ordered to train (or its checkpoint step)."""
+    ending: bool
+    """Its last order was given: `stop`, or a checkpoint with `last`."""
 
 
 class Suspect(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +157,10 @@ class MetadataStore(Protocol):
 
     def grant(self, grant: LeaseGrant, *, now: float) -> wire.CaptureLease:
         """Write lease, reservation and minted keys. The same holder and request_id get the stored lease again."""
+        ...
+
+    def granted(self, holder: wire.Holder, request_id: str) -> wire.CaptureLease | None:
+        """The lease that this request was given before, while it is live. `Fenced` if the holder is not the newest."""
         ...
 
     def live_leases(self) -> Sequence[LiveLease]: ...
@@ -256,7 +264,7 @@ class MetadataStore(Protocol):
     ) -> tuple[str, ...]:
         """The single commit point: acks every sealed window <= C, writes the verdicts, moves the durable step.
 
-        Stores the receipt; a repeat for the same manifest digest returns the same. Returns directories that are garbage.
+        Stores the receipt; a repeat for the same manifest digest returns the same. Returns garbage directories.
         """
         ...
 
