@@ -1,0 +1,121 @@
+"""`eyas doctor`: is this machine, and is this run, able to work? One line a check, each with what to do about it.
+
+Checks never change anything and never need a running job; those that would import torch or Mooncake do so in a child
+process, so that a broken library shows as a line and not as a crash.
+"""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from eyas_contract.env import MASTER_PORT, METADATA_PORT
+
+Level = Literal["ok", "warning", "error"]
+DISK_BYTES_MIN = 5 << 30
+MEMORY_BYTES_MIN = 6 << 30
+PROBE_SECONDS = 120
+"""A cold import of torch from a slow disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Outcome of one check."""
+
+    name: str
+    level: Level
+    text: str
+
+
+def machine() -> Iterator[Check]:
+    """Checks of the machine itself."""
+    version = sys.version_info
+    yield Check("python", "ok" if version >= (3, 11) else "error", f"{version.major}.{version.minor}.{version.micro}")
+    yield _package("torch", "eyas[train]")
+    yield _package("transformers", "eyas[capture]")
+    yield _imports("mooncake", "from mooncake.store import MooncakeDistributedStore", "install libibverbs1 librdmacm1 "
+                   "libnuma1 libcurl4, or use store.backend: SharedDirectory")  # fmt: skip
+    yield _imports("sqlite", "import sqlite3; assert sqlite3.sqlite_version_info >= (3, 37), sqlite3.sqlite_version",
+                   "SQLite 3.37 or newer is needed for STRICT tables")  # fmt: skip
+    yield _memory()
+    yield _disk(Path.home())
+    yield _loopback("127.83.1.1", METADATA_PORT)
+    yield _loopback("127.83.1.1", MASTER_PORT)
+
+
+def run_folder(workdir: Path) -> Iterator[Check]:
+    """Checks of one run's folder."""
+    if not workdir.is_dir():
+        yield Check("workdir", "error", f"{workdir} is not a folder; start with eyas local run JOB.yaml --workdir DIR")
+        return
+    yield _disk(workdir)
+    result = workdir / "result.json"
+    if result.exists():
+        yield Check("result", "ok", f"the run ended: {json.loads(result.read_text())['state']}")
+    for claim in sorted((workdir / "claims").glob("metadata-*")):
+        yield _database(claim / "metadata.sqlite")
+
+
+def attempt(check: Callable[[], Iterator[Check]]) -> list[Check]:
+    """All outcomes of `check`."""
+    return list(check())
+
+
+def _package(name: str, extra: str) -> Check:
+    try:
+        return Check(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, "error", f"not installed: pip install '{extra}'")
+
+
+def _imports(name: str, statement: str, advice: str) -> Check:
+    try:
+        done = subprocess.run(  # noqa: S603 our own interpreter and statement
+            [sys.executable, "-c", statement], capture_output=True, text=True, timeout=PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Check(name, "error", f"importing took more than {PROBE_SECONDS} s")
+    if done.returncode == 0:
+        return Check(name, "ok", "loads")
+    reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+    return Check(name, "error", f"{reason[0][:160]}: {advice}")
+
+
+def _memory() -> Check:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    enough = total >= MEMORY_BYTES_MIN
+    return Check(
+        "memory", "ok" if enough else "warning", f"{total >> 30} GiB" + ("" if enough else ", the demo wants 6")
+    )
+
+
+def _disk(path: Path) -> Check:
+    free = shutil.disk_usage(path).free
+    enough = free >= DISK_BYTES_MIN
+    advice = "" if enough else f": under {DISK_BYTES_MIN >> 30} GiB, checkpoints may not fit"
+    return Check(f"disk {path}", "ok" if enough else "warning", f"{free >> 30} GiB free{advice}")
+
+
+def _loopback(address: str, port: int) -> Check:
+    """Local pods each have a loopback address of their own; Linux gives all of 127.0.0.0/8 without set-up."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return Check(f"port {port}", "warning", f"{address}:{port} cannot be bound: {error.strerror}")
+    return Check(f"port {port}", "ok", f"{address}:{port} is free")
+
+
+def _database(path: Path) -> Check:
+    from eyas_runtime.metadata.sqlite import inspect
+
+    problem = inspect(path)
+    return Check("database", "error" if problem else "ok", problem or f"{path} is sound")

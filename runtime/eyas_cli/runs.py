@@ -1,0 +1,119 @@
+"""One local run as the command line sees it: the files of its folder and, while it lives, its metadata service.
+
+Reads only; the runner is the only writer. A run is live when its service answers.
+"""
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from eyas_contract import wire
+from eyas_contract.client import MetadataClient
+from eyas_contract.env import METADATA_PORT, TOKEN_READER
+from eyas_contract.errors import Transient, UserError
+
+CALL_SECONDS = 3.0
+METRICS_FILE = "metrics.jsonl"
+
+
+class LocalProcess(msgspec.Struct, frozen=True):
+    """One entry of processes.json."""
+
+    role: str
+    index: int
+    attempt: int
+    incarnation: str
+    pid: int
+    address: str
+
+
+class Run:
+    """A run's folder. Raises `UserError` when there is none."""
+
+    def __init__(self, workdir: Path) -> None:
+        if not (workdir / "job.yaml").exists():
+            raise UserError(f"{workdir} holds no run: start one with eyas local run JOB.yaml --workdir {workdir}")
+        self.workdir = workdir
+
+    def processes(self) -> tuple[LocalProcess, ...]:
+        """Live processes; empty when nothing runs."""
+        try:
+            raw = (self.workdir / "processes.json").read_bytes()
+        except FileNotFoundError:
+            return ()
+        return msgspec.json.decode(raw, type=tuple[LocalProcess, ...])
+
+    def resource_status(self) -> dict[str, Any]:
+        """The job's status as in the custom resource."""
+        return self._json("status.json")
+
+    def result(self) -> dict[str, Any]:
+        """result.json, empty while the run goes on."""
+        return self._json("result.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads((self.workdir / name).read_text())
+        except FileNotFoundError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def client(self) -> MetadataClient:
+        """Client of the run's metadata service with the reader's token. Raises `UserError` when none is running."""
+        addresses = [entry.address for entry in self.processes() if entry.role == "metadata"]
+        tokens = sorted(self.workdir.glob(f"secrets/*/{TOKEN_READER}"))
+        if not addresses or not tokens:
+            raise UserError(f"no metadata service is running in {self.workdir}")
+        return MetadataClient(f"http://{addresses[0]}:{METADATA_PORT}", str(tokens[0]), deadline_seconds=CALL_SECONDS)
+
+    def live_status(self) -> wire.StatusReply | None:
+        """What the service says, or None when none answers."""
+        try:
+            return self.client.call(wire.STATUS, wire.Empty())
+        except (Transient, UserError):
+            self.__dict__.pop("client", None)
+            return None
+
+    def metrics(self) -> tuple[wire.StepMetrics, ...]:
+        """Metrics of every trained step, in step order; a step that was replayed appears once, as last trained."""
+        newest: dict[int, wire.StepMetrics] = {}
+        try:
+            lines = (self.workdir / METRICS_FILE).read_bytes().splitlines()
+        except FileNotFoundError:
+            lines = []
+        for line in lines:
+            try:
+                entry = msgspec.json.decode(line, type=wire.StepMetrics)
+            except msgspec.DecodeError:
+                continue  # The last line of a runner that was killed while it wrote.
+            newest[entry.step] = entry
+        return tuple(newest[step] for step in sorted(newest))
+
+    def record_metrics(self, after_step: int) -> int:
+        """Append what the service has of steps > `after_step`; returns the newest step recorded."""
+        try:
+            reply = self.client.call(wire.METRICS, wire.MetricsRequest(after_step=after_step))
+        except (Transient, UserError):
+            self.__dict__.pop("client", None)
+            return after_step
+        if reply.steps:
+            with (self.workdir / METRICS_FILE).open("ab") as file:
+                file.writelines(msgspec.json.encode(entry) + b"\n" for entry in reply.steps)
+        return max((entry.step for entry in reply.steps), default=after_step)
+
+    def kill(self, role: str, index: int | None, number: signal.Signals) -> Sequence[LocalProcess]:
+        """Send `number` to the processes of a role (`all`: every one). Raises `UserError` when there is none."""
+        targets = [entry for entry in self.processes() if role in ("all", entry.role) and index in (None, entry.index)]
+        if not targets:
+            known = ", ".join(sorted({entry.role for entry in self.processes()})) or "nothing"
+            raise UserError(f"no live process has role {role!r} here; running: {known}")
+        for entry in targets:
+            os.kill(entry.pid, number)
+        return targets
