@@ -1,0 +1,121 @@
+"""The one normaliser: captured samples, online or ingested, become a padded batch here and nowhere else.
+
+For a sample of L tokens the batch holds, at position t: aux(t), token t+1 and the target's last hidden state at
+t+1, zeros at t = L-1, and loss_mask(t) unshifted with its last position always 0. So position t uses aux(t) and the
+embedding of token t+1 to learn the target's distribution of token t+2. Unequal lengths are padded on the right; a
+hole (dead letter, missing place of a rank's share) has weight 0. Nothing that padding or a hole holds can reach a
+loss or a gradient, not even a NaN: `plan` gives such positions no row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from eyas_contract.errors import Corrupt
+from eyas_runtime.train.eagle3.config import AUX_LAYERS, DraftConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Captured:
+    """One sample as captured, unshifted. A leading dimension of 1 is allowed everywhere."""
+
+    input_ids: Tensor
+    """int64 [L]."""
+    loss_mask: Tensor
+    """0/1 of any dtype [L]."""
+    aux_hidden_state: Tensor
+    """Float [L, 3A]: the three captured layers, concatenated."""
+    hidden_state: Tensor
+    """Float [L, A]: the target's last hidden state after its final norm."""
+
+
+class Batch(NamedTuple):
+    """Padded, shifted samples of one micro-batch, all on one device."""
+
+    input_ids: Tensor
+    """int64 [B, T]: token t+1 at position t, 0 at the end and in padding."""
+    loss_mask: Tensor
+    """bool [B, T]: position t is supervised; false at each sample's last position and in padding."""
+    aux: Tensor
+    """Float [B, T, 3A]."""
+    target: Tensor
+    """Float [B, T, A]: last hidden state of position t+1 at position t, zeros at the end and in padding."""
+    lengths: tuple[int, ...]
+    """True lengths L."""
+    weights: tuple[float, ...]
+    """1 for a live sample, 0 for a hole."""
+
+
+def normalise(
+    samples: Sequence[Captured | None],
+    config: DraftConfig,
+    *,
+    max_length: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """Shift, mask, cut to `max_length` and pad `samples`; `None` is a hole of weight 0.
+
+    Raises `Corrupt` if a sample's shapes or token ids contradict each other or the draft's shape.
+    """
+    if not samples:
+        raise ValueError("a batch needs at least one place; give None for a hole")
+    limit = min(max_length or config.max_position, config.max_position)
+    flat = [None if s is None else _cut(s, config, limit) for s in samples]
+    lengths = tuple(1 if s is None else s.input_ids.shape[0] for s in flat)
+    b, t, a = len(flat), max(lengths), config.target_hidden_size
+    first = next((s for s in flat if s is not None), None)
+    aux_dtype = first.aux_hidden_state.dtype if first else torch.float32
+    target_dtype = first.hidden_state.dtype if first else torch.float32
+    input_ids = torch.zeros(b, t, dtype=torch.int64)
+    mask = torch.zeros(b, t, dtype=torch.bool)
+    aux = torch.zeros(b, t, AUX_LAYERS * a, dtype=aux_dtype)
+    target = torch.zeros(b, t, a, dtype=target_dtype)
+    for row, sample in enumerate(flat):
+        if sample is None:
+            continue
+        length = lengths[row]
+        input_ids[row, : length - 1] = sample.input_ids[1:]
+        target[row, : length - 1] = sample.hidden_state[1:]
+        aux[row, :length] = sample.aux_hidden_state
+        mask[row, : length - 1] = sample.loss_mask[:-1] != 0
+    return Batch(
+        input_ids=input_ids.to(device),
+        loss_mask=mask.to(device),
+        aux=aux.to(device),
+        target=target.to(device),
+        lengths=lengths,
+        weights=tuple(0.0 if s is None else 1.0 for s in flat),
+    )
+
+
+def without(batch: Batch, places: Sequence[int]) -> Batch:
+    """The same batch with `places` turned into holes: what a poison verdict makes of a sample."""
+    weights = tuple(0.0 if i in places else w for i, w in enumerate(batch.weights))
+    return batch._replace(weights=weights)
+
+
+def supervised_count(loss_mask: Tensor) -> int:
+    """Supervised positions of one unshifted mask [L], the last position excluded: the ref's `num_supervised`."""
+    return int((loss_mask.reshape(-1)[:-1] != 0).sum())
+
+
+def _cut(sample: Captured, config: DraftConfig, limit: int) -> Captured:
+    ids, mask = sample.input_ids.reshape(-1), sample.loss_mask.reshape(-1)
+    aux = sample.aux_hidden_state.reshape(-1, sample.aux_hidden_state.shape[-1])
+    last = sample.hidden_state.reshape(-1, sample.hidden_state.shape[-1])
+    length, a = ids.shape[0], config.target_hidden_size
+    if not length or mask.shape[0] != length:
+        raise Corrupt(f"a sample has {length} tokens and a loss mask of {mask.shape[0]}")
+    if aux.shape != (length, AUX_LAYERS * a) or last.shape != (length, a):
+        raise Corrupt(
+            f"a sample of {length} tokens has hidden states {tuple(aux.shape)} and {tuple(last.shape)}; "
+            f"the draft's target is {a} wide"
+        )
+    if int(ids.min()) < 0 or int(ids.max()) >= config.vocab_size:
+        raise Corrupt(f"a sample has a token id outside 0..{config.vocab_size - 1}")
+    return Captured(
+        input_ids=ids[:limit], loss_mask=mask[:limit], aux_hidden_state=aux[:limit], hidden_state=last[:limit]
+    )
