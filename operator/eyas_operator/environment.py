@@ -1,11 +1,15 @@
 """Port `Environment`: the few facts by which a cluster and a local machine differ, asked by the builders of `desired`.
 
 Pure: an environment is a frozen value that computes names and paths, it touches nothing. With it the same builder
-yields Kubernetes DNS names and mount paths, or loopback addresses and folders.
+yields Kubernetes DNS names and mount paths, or loopback addresses and folders. The cluster's own is here; the local
+one belongs to the local backend.
 """
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
+from eyas_contract.errors import UserError
+from eyas_operator import names
 from eyas_operator.names import JobIdentity, PodIdentity, Role
 
 
@@ -48,3 +52,53 @@ class Environment(Protocol):
     def resolve(self, job: JobIdentity, path: str) -> str:
         """The path as processes see it, of a path that the job's spec names. Raises `UserError` if it cannot be."""
         ...
+
+
+MOUNT_PATHS: Final = {
+    "config": "/etc/eyas/config",
+    "tokens": "/etc/eyas/tokens",
+    "pod": "/run/eyas",
+    "tmp": "/tmp",  # noqa: S108 - an emptyDir of the pod's own
+    "shm": "/dev/shm",  # noqa: S108 - likewise, in memory
+    "models": "/models",
+    "data": "/data",
+    "checkpoints": "/checkpoints",
+    "metadata": "/var/lib/eyas",
+    "store": "/store",
+}
+TERMINATION_LOG: Final = "/dev/termination-log"
+_TRAIN_ROLES: Final = (Role.PRODUCER, Role.CONSUMER)
+_READABLE: Final = ("/models", "/data", "/checkpoints", "/store")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesEnvironment:
+    """Names and paths inside a cluster."""
+
+    runtime_image: str
+    train_image: str
+    python: str = "python"
+
+    def image(self, role: Role) -> str:
+        return self.train_image if role in _TRAIN_ROLES else self.runtime_image
+
+    def service_host(self, job: JobIdentity, role: Role) -> str:
+        return f"{names.service(job, role)}.{job.namespace}.svc"
+
+    def pod_host(self, job: JobIdentity, pod: PodIdentity) -> str:
+        return f"{pod.hostname}.{names.peers_service(job)}.{job.namespace}.svc"
+
+    def own_address(self, job: JobIdentity, pod: PodIdentity) -> str | None:
+        return None
+
+    def mount_path(self, job: JobIdentity, pod_name: str, volume: str) -> str:
+        return MOUNT_PATHS[volume]
+
+    def termination_log(self, job: JobIdentity, pod_name: str) -> str:
+        return TERMINATION_LOG
+
+    def resolve(self, job: JobIdentity, path: str) -> str:
+        inside = any(path == root or path.startswith(f"{root}/") for root in _READABLE)
+        if not inside or ".." in path.split("/"):
+            raise UserError(f"{path} is on no volume of the job: paths begin with {', '.join(_READABLE)}")
+        return path

@@ -1,0 +1,91 @@
+"""Building blocks of the resource's types: the base model, quantities, bounded strings.
+
+Rules: camelCase outside, snake_case inside; unknown fields are refused; JSON types are taken literally (a string is no
+number); every string and list is bounded, so that a CRD validator's cost stays bounded too. A field's docstring is its
+description in the CRD.
+"""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+CAMEL: Final = ConfigDict(
+    alias_generator=to_camel, validate_by_name=True, extra="forbid", use_attribute_docstrings=True
+)
+
+
+class Model(BaseModel):
+    """Base of every type in the spec: immutable, camelCase in JSON, unknown fields refused."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+_QUANTITY: Final = re.compile(r"([0-9]{1,15})(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?")
+_SUFFIX: Final = {
+    None: 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15,
+    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50,
+}  # fmt: skip
+BYTES_MAX: Final = 2**60
+
+
+def parse_quantity(value: object) -> int:
+    """Bytes of a Kubernetes quantity (`140Gi`, `500M`, 1024). Raises `ValueError` with a sentence."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        nbytes = value
+    else:
+        match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError("must be a quantity of bytes such as 512Mi or 140Gi")
+        whole, fraction, suffix = match.groups()
+        scale = _SUFFIX[suffix]
+        nbytes = int(whole) * scale
+        if fraction:
+            nbytes += int(fraction[1:]) * scale // 10 ** (len(fraction) - 1)
+    if not 0 <= nbytes <= BYTES_MAX:
+        raise ValueError("must be between 0 and 1024Pi")
+    return nbytes
+
+
+_QUANTITY_SCHEMA: Final[dict[str, Any]] = {
+    "x-kubernetes-int-or-string": True,
+    "anyOf": [{"type": "integer"}, {"type": "string"}],
+    "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$",
+}
+Quantity = Annotated[int, BeforeValidator(parse_quantity), WithJsonSchema(_QUANTITY_SCHEMA)]
+"""A number of bytes, written as a Kubernetes quantity."""
+
+
+def render_quantity(nbytes: int) -> str:
+    """The shortest exact quantity, for example 140Gi."""
+    for suffix in ("Pi", "Ti", "Gi", "Mi", "Ki"):
+        scale = _SUFFIX[suffix]
+        if nbytes and nbytes % scale == 0:
+            return f"{nbytes // scale}{suffix}"
+    return str(nbytes)
+
+
+Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f]+$")]
+"""A path as a role's processes see it."""
+Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""Name of another object in the job's namespace."""
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Seconds = Annotated[int, Field(ge=1, le=31_536_000)]
+
+
+class Dtype(StrEnum):
+    """Floating-point type; spelled as torch spells it."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"

@@ -1,0 +1,169 @@
+"""Rules over several fields, each with a sentence and, for the CRD, the same rule in CEL.
+
+A rule is a plain function of the spec. `IMMUTABLE` names the parts that fix the result: they may not change while a
+job lives (CEL compares with the old object; the operator compares a digest that it wrote into the status).
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from eyas_operator.api.job import JobSpec, Mode
+from eyas_operator.api.pools import FabricMode
+from eyas_operator.api.store import AccessMode, Protocol, StoreBackend
+
+IMMUTABLE: Final = ("mode", "target", "data", "draft", "training", "store", "volumes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """`holds(spec)` must be True; otherwise `path: message` is an error."""
+
+    path: str
+    message: str
+    holds: Callable[[JobSpec], bool]
+    cel: str
+    """The same over `self`, the spec."""
+
+
+def _fabric_where_rdma(spec: JobSpec) -> bool:
+    mooncake = spec.store.mooncake
+    return mooncake is None or mooncake.protocol is not Protocol.RDMA or spec.fabric.mode is not FabricMode.NONE
+
+
+def _checkpoints_shared(spec: JobSpec) -> bool:
+    volume = spec.volumes.checkpoints
+    return spec.consumers.replicas == 1 or volume.access_mode is not AccessMode.READ_WRITE_ONCE
+
+
+def _volumes_have_one_source(spec: JobSpec) -> bool:
+    pods = (spec.producers.template, spec.consumers.template)
+    return all(
+        sum(source is not None for source in (volume.persistent_volume_claim, volume.config_map, volume.empty_dir)) == 1
+        for pod in pods
+        for volume in pod.spec.volumes
+    )
+
+
+_ONE_SOURCE_CEL: Final = (
+    "!has({0}.template) || !has({0}.template.spec) || !has({0}.template.spec.volumes) || "
+    "{0}.template.spec.volumes.all(v, (has(v.persistentVolumeClaim) ? 1 : 0) + (has(v.configMap) ? 1 : 0) + "
+    "(has(v.emptyDir) ? 1 : 0) == 1)"
+)
+
+RULES: Final = (
+    Rule(
+        path="spec.data",
+        message="needs exactly one of prompts and features",
+        holds=lambda spec: bool(spec.data.prompts) != bool(spec.data.features),
+        cel="(has(self.data.prompts) && size(self.data.prompts) > 0) != "
+        "(has(self.data.features) && size(self.data.features) > 0)",
+    ),
+    Rule(
+        path="spec.volumes.checkpoints",
+        message="needs exactly one of claimName and size",
+        holds=lambda spec: (spec.volumes.checkpoints.claim_name is None) != (spec.volumes.checkpoints.size is None),
+        cel="!has(self.volumes) || !has(self.volumes.checkpoints) || "
+        "(has(self.volumes.checkpoints.claimName) != has(self.volumes.checkpoints.size))",
+    ),
+    Rule(
+        path="spec.volumes.checkpoints.accessMode",
+        message="must be ReadWriteMany when there are several consumers",
+        holds=_checkpoints_shared,
+        cel="self.consumers.replicas == 1 || !has(self.volumes) || !has(self.volumes.checkpoints) || "
+        "!has(self.volumes.checkpoints.accessMode) || self.volumes.checkpoints.accessMode == 'ReadWriteMany'",
+    ),
+    Rule(
+        path="spec.store.backend",
+        message="Memory keeps features inside one process and needs mode: Colocated",
+        holds=lambda spec: spec.store.backend is not StoreBackend.MEMORY or spec.mode is Mode.COLOCATED,
+        cel="self.store.backend != 'Memory' || self.mode == 'Colocated'",
+    ),
+    Rule(
+        path="spec.store.mooncake",
+        message="is only for backend: Mooncake",
+        holds=lambda spec: spec.store.mooncake is None or spec.store.backend is StoreBackend.MOONCAKE,
+        cel="!has(self.store.mooncake) || self.store.backend == 'Mooncake'",
+    ),
+    Rule(
+        path="spec.store.sharedDirectory",
+        message="is only for backend: SharedDirectory",
+        holds=lambda spec: spec.store.shared_directory is None or spec.store.backend is StoreBackend.SHARED_DIRECTORY,
+        cel="!has(self.store.sharedDirectory) || self.store.backend == 'SharedDirectory'",
+    ),
+    Rule(
+        path="spec.store.mooncake",
+        message="needs at most one of nodes and external",
+        holds=lambda spec: not (spec.store.mooncake and spec.store.mooncake.nodes and spec.store.mooncake.external),
+        cel="!has(self.store.mooncake) || !(has(self.store.mooncake.nodes) && has(self.store.mooncake.external))",
+    ),
+    Rule(
+        path="spec.fabric.mode",
+        message="must be DevicePlugin when spec.store.mooncake.protocol is RDMA",
+        holds=_fabric_where_rdma,
+        cel="!has(self.store.mooncake) || self.store.mooncake.protocol != 'RDMA' || self.fabric.mode != 'None'",
+    ),
+    Rule(
+        path="spec.training.microBatchSize",
+        message="must be at most spec.training.windowSize",
+        holds=lambda spec: spec.training.micro_batch_size <= spec.training.window_size,
+        cel="self.training.microBatchSize <= self.training.windowSize",
+    ),
+    Rule(
+        path="spec.consumers.gpus",
+        message="must be 0 or equal to spec.consumers.processesPerPod: each rank has one GPU",
+        holds=lambda spec: spec.consumers.gpus in (0, spec.consumers.processes_per_pod),
+        cel="self.consumers.gpus == 0 || self.consumers.gpus == self.consumers.processesPerPod",
+    ),
+    Rule(
+        path="spec.store.maxResidentBytes",
+        message="must be at least 1Mi",
+        holds=lambda spec: spec.store.max_resident_bytes >= 2**20,
+        cel="quantity(string(self.store.maxResidentBytes)).compareTo(quantity('1Mi')) >= 0",
+    ),
+    Rule(
+        path="spec.recovery.backoff.maxSeconds",
+        message="must be at least spec.recovery.backoff.baseSeconds",
+        holds=lambda spec: spec.recovery.backoff.max_seconds >= spec.recovery.backoff.base_seconds,
+        cel="self.recovery.backoff.maxSeconds >= self.recovery.backoff.baseSeconds",
+    ),
+    Rule(
+        path="spec.producers.template.spec.volumes",
+        message="and spec.consumers.template.spec.volumes: each volume needs exactly one source",
+        holds=_volumes_have_one_source,
+        cel=f"({_ONE_SOURCE_CEL.format('self.producers')}) && ({_ONE_SOURCE_CEL.format('self.consumers')})",
+    ),
+)
+
+
+def violations(spec: JobSpec) -> tuple[str, ...]:
+    """One line per broken rule."""
+    return tuple(f"{rule.path}: {rule.message}" for rule in RULES if not rule.holds(spec))
+
+
+def immutable_digest(spec: JobSpec) -> str:
+    """Digest of the parts that may not change; equal for equal meaning, whatever was defaulted."""
+    parts = spec.model_dump_json(include=set(IMMUTABLE), by_alias=True)
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+def window_bytes_max(spec: JobSpec, *, hidden_size: int) -> int:
+    """Bytes of the features of one window whose samples all have `data.maxLength` tokens.
+
+    `hidden_size` is H of the target: a token has 4 H elements of the target's dtype, 8 bytes of its id and 1 of its
+    mask. The store must hold two windows, or the pipeline can stall.
+    """
+    element = 4 if spec.target.dtype == "float32" else 2
+    return spec.training.window_size * spec.data.max_length * (4 * hidden_size * element + 9)
+
+
+def resident_bytes_problem(spec: JobSpec, *, hidden_size: int) -> str | None:
+    """The error line when `store.maxResidentBytes` cannot hold two full windows of a target of hidden size H."""
+    needed = 2 * window_bytes_max(spec, hidden_size=hidden_size)
+    if spec.store.max_resident_bytes >= needed:
+        return None
+    return (
+        f"spec.store.maxResidentBytes: must be at least {needed}, two windows of {spec.training.window_size} samples "
+        f"of {spec.data.max_length} tokens of a target with hidden size {hidden_size}"
+    )

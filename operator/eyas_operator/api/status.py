@@ -1,0 +1,273 @@
+"""The job's status: what was observed, and the few counters that have no other home.
+
+Everything is rebuildable from the world except the numbers that fence (attempt, store epoch, ordinals) and the budgets;
+those are written before anything acts on them. Frozen dataclasses, so that `dataclasses.replace` is type-checked; JSON
+is camelCase. Times are RFC 3339; the empty string means "not yet".
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.alias_generators import to_camel
+
+from eyas_operator.names import Role
+
+_CAMEL: Final = ConfigDict(
+    alias_generator=to_camel,
+    validate_by_name=True,
+    extra="ignore",
+    serialize_by_alias=True,
+    use_attribute_docstrings=True,
+)
+INCIDENTS_MAX: Final = 30
+INCIDENT_MESSAGE_CHARACTERS_MAX: Final = 512
+
+
+class Stage(StrEnum):
+    """What the operator is doing with the job; decides which pods there should be."""
+
+    NEW = "New"
+    RUNNING = "Running"
+    SUSPENDING = "Suspending"
+    SUSPENDED = "Suspended"
+    FINISHING = "Finishing"
+    """Training is complete; the last features are swept."""
+    ENDED = "Ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """A Kubernetes condition."""
+
+    __pydantic_config__ = _CAMEL
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
+    last_transition_time: str
+    observed_generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """The smallest thing that restarts as a whole: one pod, or the gang of consumers."""
+
+    __pydantic_config__ = _CAMEL
+
+    role: Role
+    index: int
+    """0 for the gang."""
+    serial: int
+    """Ordinal of its pod, or attempt of the gang. Never lowered, never used twice."""
+    launched: bool = False
+    """A pod of this serial may exist: it is never created a second time."""
+    seen: tuple[int, ...] = ()
+    """Indices of pods of this serial that were observed."""
+    not_before_time: str = ""
+    """Earliest creation of its pods (backoff)."""
+    restarts_without_progress: int = 0
+    """Restarts that count against the budget."""
+    pauses_without_progress: int = 0
+    """All restarts, also those that do not count; sets the backoff."""
+    out_of_memory: int = 0
+    """Times without progress that it ran out of memory."""
+    restarts: int = 0
+    """All restarts of its life."""
+    last_class: str = ""
+    last_message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gang:
+    """Shape of the present attempt of the consumers."""
+
+    __pydantic_config__ = _CAMEL
+
+    replicas: int = 0
+    processes_per_pod: int = 0
+    draining_reason: str = ""
+    """Non-empty: its pods were asked to checkpoint and stop; the next attempt follows."""
+    draining_time: str = ""
+    draining_counts: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataState:
+    """The claim of the present store epoch."""
+
+    __pydantic_config__ = _CAMEL
+
+    claim_uid: str = ""
+    """UID under which the claim was first seen; another one, or none, means that it is lost."""
+    ready: bool = False
+    """Its service answered at least once."""
+    absent_time: str = ""
+    """Since when no metadata pod runs although one did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleStatus:
+    """Counts of one role's pods, of the present serials only."""
+
+    __pydantic_config__ = _CAMEL
+
+    name: Role
+    desired: int
+    ready: int
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The metadata service's numbers, as of `observed_time`."""
+
+    __pydantic_config__ = _CAMEL
+
+    step: int = 0
+    """Last step in the ranks' weights."""
+    durable_step: int = 0
+    """Step of the last durable checkpoint."""
+    total_steps: int = 0
+    produced: int = 0
+    """Samples captured at least once."""
+    acked: int = 0
+    """Samples trained, not necessarily durable."""
+    lag: int = 0
+    """Samples that wait in the store."""
+    dead_letters: int = 0
+    total_samples: int = 0
+    resident_bytes: int = 0
+    steps_per_second: str = "0"
+    """A decimal in a string: Kubernetes wants no floats in objects."""
+    loss: str = ""
+    last_advance_time: str = ""
+    observed_time: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointStatus:
+    """The newest durable checkpoint."""
+
+    __pydantic_config__ = _CAMEL
+
+    step: int = 0
+    directory: str = ""
+    time: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """Something that went wrong, and what it cost."""
+
+    __pydantic_config__ = _CAMEL
+
+    klass: Annotated[str, Field(alias="class")]
+    """Failure class."""
+    unit: str
+    """For example `producer-1` or `consumers`."""
+    source: Literal["Operator", "Service"]
+    message: str
+    node: str = ""
+    serial: int = 0
+    """Ordinal or attempt that failed."""
+    counted: bool = False
+    """Counts against the restart budget."""
+    detected_time: str = ""
+    replaced_time: str = ""
+    """The successor was ready."""
+    first_step_time: str = ""
+    """First optimizer step (or capture) after it."""
+    seconds: int = -1
+    """From detection to the first step; -1 while open."""
+    windows_replayed: int = 0
+    step_detected: int = 0
+    step_resumed: int = -1
+    samples_resumed: int = -1
+
+    @property
+    def open(self) -> bool:
+        """No work was seen after it yet."""
+        return not self.first_step_time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStrikes:
+    """A node on which pods failed in a way that points at its hardware."""
+
+    __pydantic_config__ = _CAMEL
+
+    node: str
+    strikes: int
+    last_time: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came out."""
+
+    __pydantic_config__ = _CAMEL
+
+    steps: int
+    samples_trained: int
+    samples_dead: int
+    checkpoint_directory: str
+    weights_sha256: str
+    exact: bool
+    incidents: int
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """Everything under `status`."""
+
+    __pydantic_config__ = _CAMEL
+
+    observed_generation: int = 0
+    stage: Stage = Stage.NEW
+    stage_time: str = ""
+    state: str = ""
+    """A summary for people; nothing reads it back."""
+    conditions: tuple[Condition, ...] = ()
+    start_time: str = ""
+    """Start, or last resumption."""
+    completion_time: str = ""
+    attempt: int = 0
+    """Of the consumer gang."""
+    store_epoch: int = 0
+    spec_digest: str = ""
+    """Digest of the parts of the spec that may not change."""
+    first_step_seen: bool = False
+    """A step was seen since `startTime`."""
+    units: tuple[Unit, ...] = ()
+    gang: Gang = Gang()
+    metadata: MetadataState = MetadataState()
+    checkpoints_claim_uid: str = ""
+    roles: tuple[RoleStatus, ...] = ()
+    producer_replicas: int = 0
+    producer_selector: str = ""
+    """For the scale subresource."""
+    restarts: int = 0
+    """All restarts of pods and gangs."""
+    progress: Progress = Progress()
+    checkpoint: CheckpointStatus = CheckpointStatus()
+    incidents: tuple[Incident, ...] = ()
+    strikes: tuple[NodeStrikes, ...] = ()
+    result: Result | None = None
+
+
+STATUS: Final[TypeAdapter[JobStatus]] = TypeAdapter(JobStatus)
+
+
+def load_status(raw: object) -> JobStatus:
+    """The typed status of a resource; an absent one is the empty one. Raises `ValueError` if it is not ours."""
+    return STATUS.validate_python(raw or {})
+
+
+def dump_status(status: JobStatus) -> dict[str, Any]:
+    """JSON of a status; equal statuses give equal JSON."""
+    dumped: dict[str, Any] = STATUS.dump_python(status, mode="json", exclude_none=True)
+    return dumped

@@ -1,0 +1,157 @@
+"""The part of a pod template that a job may set, under PodTemplateSpec's own paths.
+
+It can express placement, resources, images and safe volumes. It cannot express host paths, host namespaces,
+privileges, service accounts or secrets, so creating a job gives nobody more rights than running a plain pod.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, JsonValue, WithJsonSchema, field_validator
+
+from eyas_operator.api.base import Model, Name, Quantity
+from eyas_operator.names import GROUP
+
+_FREE: Final[dict[str, Any]] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+FreeObject = Annotated[dict[str, JsonValue], WithJsonSchema(_FREE)]
+"""An object that is passed on as it is."""
+ShortText = Annotated[str, Field(max_length=1024)]
+StringMap = Annotated[dict[str, ShortText], Field(max_length=64)]
+ResourceAmount = Annotated[
+    str | int,
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}),
+]
+RESERVED_ENV: Final = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
+"""Names that our own processes set, besides everything that begins with EYAS_ or TORCHELASTIC_."""
+_RESERVED_PREFIXES: Final = ("EYAS_", "TORCHELASTIC_", "PET_", "LD_", "PYTHON")
+
+
+class EnvVar(Model):
+    """One environment variable with a literal value; nothing secret belongs here."""
+
+    name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    value: Annotated[str, Field(max_length=4096)] = ""
+
+    @field_validator("name")
+    @classmethod
+    def _not_ours(cls, name: str) -> str:
+        if name in RESERVED_ENV or name.startswith(_RESERVED_PREFIXES):
+            raise ValueError(f"{name} is set by Eyas")
+        return name
+
+
+class Resources(Model):
+    """Requests and limits; GPUs and fabric resources are added from the job's own fields."""
+
+    requests: Annotated[dict[str, ResourceAmount], Field(max_length=16)] = Field(default_factory=dict)
+    limits: Annotated[dict[str, ResourceAmount], Field(max_length=16)] = Field(default_factory=dict)
+
+
+class VolumeMount(Model):
+    """Mount of one of the template's volumes."""
+
+    name: Name
+    mount_path: Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/[^:]+$")]
+    read_only: bool = False
+    sub_path: Annotated[str, Field(max_length=1024)] | None = None
+
+
+class Container(Model):
+    """The pod's only container."""
+
+    name: Literal["main"] = "main"
+    image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Without it: the operator's image for this role."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
+    resources: Resources = Resources()
+    volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=16)] = ()
+
+
+class ClaimSource(Model):
+    """An existing claim."""
+
+    claim_name: Name
+    read_only: bool = False
+
+
+class ConfigMapSource(Model):
+    """An existing ConfigMap."""
+
+    name: Name
+
+
+class EmptyDirSource(Model):
+    """Scratch space with a limit."""
+
+    medium: Literal["", "Memory"] = ""
+    size_limit: Quantity
+
+
+class Volume(Model):
+    """A volume of a safe kind; exactly one source."""
+
+    name: Annotated[str, Field(max_length=40, pattern=r"^x-[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    """Begins with x-, so that it never meets one of ours."""
+    persistent_volume_claim: ClaimSource | None = None
+    config_map: ConfigMapSource | None = None
+    empty_dir: EmptyDirSource | None = None
+
+
+class LocalReference(Model):
+    """Name of a pull secret; the kubelet reads it, the pod does not."""
+
+    name: Name
+
+
+class Toleration(Model):
+    """As in a pod."""
+
+    key: ShortText | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: ShortText | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
+
+
+class PodSpec(Model):
+    """The settable part of a pod's spec."""
+
+    containers: Annotated[tuple[Container, ...], Field(min_length=1, max_length=1)] = (Container(),)
+    node_selector: StringMap = Field(default_factory=dict)
+    tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
+    affinity: FreeObject = Field(default_factory=dict)
+    topology_spread_constraints: Annotated[tuple[FreeObject, ...], Field(max_length=8)] = ()
+    priority_class_name: Name | None = None
+    scheduler_name: Name | None = None
+    runtime_class_name: Name | None = None
+    image_pull_secrets: Annotated[tuple[LocalReference, ...], Field(max_length=8)] = ()
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    """Time for a checkpoint when the pod is asked to stop. Without it: 120 for consumers, 10 for others."""
+    volumes: Annotated[tuple[Volume, ...], Field(max_length=16)] = ()
+
+
+class TemplateMetadata(Model):
+    """Labels and annotations to add, for example for a queue or a network."""
+
+    labels: StringMap = Field(default_factory=dict)
+    annotations: StringMap = Field(default_factory=dict)
+
+    @field_validator("labels", "annotations")
+    @classmethod
+    def _not_ours(cls, entries: dict[str, str]) -> dict[str, str]:
+        for key in entries:
+            if key.startswith((f"{GROUP}/", "app.kubernetes.io/")):
+                raise ValueError(f"{key} is written by Eyas")
+        return entries
+
+
+class PodTemplate(Model):
+    """What a job may say about the pods of a role."""
+
+    metadata: TemplateMetadata = TemplateMetadata()
+    spec: PodSpec = PodSpec()
+
+    @property
+    def container(self) -> Container:
+        """The only container."""
+        return self.spec.containers[0]

@@ -1,0 +1,137 @@
+"""What is trained: target, data, draft, optimizer. Everything here fixes the result, so none of it may change later."""
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field, field_validator
+
+from eyas_operator.api.base import Dtype, Model, Path, Seconds, Seed
+
+WINDOW_SIZE_MAX: Final = 65_536
+Threads = Annotated[int, Field(ge=1, le=512)]
+
+
+class Target(Model):
+    """The large model whose hidden states are captured."""
+
+    model: Path
+    """Folder of a Hugging Face causal language model: configuration, tokenizer, weights."""
+    gguf_file: Path | None = None
+    """File inside `model` with the weights, when they are GGUF."""
+    dtype: Dtype = Dtype.BFLOAT16
+    """Type of the forward pass and of the captured features."""
+    capture_layers: tuple[int, int, int] | None = None
+    """The three decoder layers whose outputs are captured. Without it: 1, n/2 - 1 and n - 4."""
+    threads: Threads = 1
+    """CPU threads of one producer. Part of what fixes the bits of a capture."""
+
+    @field_validator("capture_layers")
+    @classmethod
+    def _ascending(cls, layers: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        if layers is not None and not 0 <= layers[0] < layers[1] < layers[2] <= 1000:
+            raise ValueError("must be three ascending layer numbers between 0 and 1000")
+        return layers
+
+
+class Data(Model):
+    """What is trained on: prompts to capture, or existing feature files."""
+
+    prompts: Annotated[tuple[Path, ...], Field(max_length=1024)] = ()
+    """JSONL files; a line is `{"messages": [{"role": ..., "content": ...}]}` or `{"text": ...}`."""
+    features: Annotated[tuple[Path, ...], Field(max_length=1024)] = ()
+    """Folders of existing feature files in SpecForge's layout. Exclusive with `prompts`."""
+    max_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
+    """Tokens of one sample; longer ones are cut."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    seed: Seed = 42
+    """Seed of the order of samples."""
+    chat_template: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
+    """Jinja text that replaces the tokenizer's chat template."""
+    group_size: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Samples captured in one batch. Part of what fixes the bits of a capture."""
+
+
+class LossNormalisation(StrEnum):
+    """What the loss of a window is divided by."""
+
+    ALL_POSITIONS = "AllPositions"
+    SUPERVISED = "Supervised"
+
+
+class DraftVariant(StrEnum):
+    """Architecture of the draft."""
+
+    EAGLE3 = "Eagle3"
+    EAGLE3_1 = "Eagle3_1"
+
+
+class Draft(Model):
+    """The draft model."""
+
+    vocab_size: Annotated[int, Field(ge=2, le=1_048_576)] = 32_000
+    """Tokens the draft can propose: the most frequent ones of the data."""
+    steps: Annotated[int, Field(ge=1, le=32)] = 7
+    """Length of the unrolled training-time test."""
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    """Weight of step k of the unrolled test is decay to the power of k."""
+    loss_normalisation: LossNormalisation = LossNormalisation.ALL_POSITIONS
+    """AllPositions divides by every position of the window, as EAGLE3 does; Supervised by the supervised ones."""
+    variant: DraftVariant = DraftVariant.EAGLE3
+    initial_from: Path | None = None
+    """Folder of an existing draft to start from."""
+    seed: Seed = 42
+    """Seed of the initial weights."""
+
+
+class Schedule(StrEnum):
+    """Course of the learning rate after the warm-up."""
+
+    COSINE = "Cosine"
+    CONSTANT = "Constant"
+
+
+class Checkpointing(Model):
+    """When checkpoints are written."""
+
+    every_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    """Longest distance between two. After a restart and under memory pressure they come sooner."""
+    keep: Annotated[int, Field(ge=1, le=1000)] = 3
+    """The newest ones that are never deleted."""
+    deadline_seconds: Seconds = 600
+    """A checkpoint that takes longer counts as a hang."""
+    allow_restart_from_zero: bool = False
+    """Start again at step 0 when every checkpoint is lost, instead of failing."""
+
+
+class Parallelism(Model):
+    """Ways in which one sample is split over ranks."""
+
+    tensor: Annotated[int, Field(ge=1, le=1)] = 1
+    """Only 1 is offered in this version."""
+    sequence: Annotated[int, Field(ge=1, le=1)] = 1
+    """Only 1 is offered in this version."""
+
+
+class Training(Model):
+    """Optimizer and windows."""
+
+    window_size: Annotated[int, Field(ge=1, le=WINDOW_SIZE_MAX)] = 64
+    """Samples of one optimizer step, over all ranks."""
+    micro_batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Samples of one forward pass on one rank."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-4
+    warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.015
+    """Share of all steps in which the learning rate rises from 0."""
+    schedule: Schedule = Schedule.COSINE
+    max_grad_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 0.5
+    weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    max_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Steps after which the run ends. Without it: as many as the epochs need."""
+    threads: Threads = 1
+    """CPU threads of one rank."""
+    dtype: Dtype = Dtype.FLOAT32
+    """Type of the computation. Master weights and optimizer state are always float32."""
+    deterministic: bool = True
+    """Bit-identical resume: no autotuning, fixed threads and seeds."""
+    checkpoint: Checkpointing = Checkpointing()
+    parallelism: Parallelism = Parallelism()

@@ -1,0 +1,13 @@
+"""Errors of the operator: the contract's tree, and what to tell people about a spec that cannot work."""
+
+from collections.abc import Iterable
+
+from eyas_contract.errors import UserError
+
+
+class SpecError(UserError):
+    """The job is wrong. `lines` has one sentence per error, each with its field path."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
