@@ -1,0 +1,273 @@
+"""The supervisor's loop: one thread that starts, reaps and restarts, woken by signals, timers and the gang's threads.
+
+Every child is started from this thread, because the parent-death signal follows the thread. All waiting is in one
+place and every effect is idempotent, so that the order in which things happen at the same moment does not matter.
+"""
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from types import FrameType
+from typing import Final
+
+from eyas_contract.errors import EyasError, Fenced
+from eyas_contract.exits import Exit
+from eyas_contract.wire import Termination
+from eyas_runtime.process import one_sentence, write_termination
+from eyas_runtime.supervisor.children import Children, Started
+from eyas_runtime.supervisor.gang import Closed, GangLink, Refused, Reported
+from eyas_runtime.supervisor.orphans import kill_orphans, reap_all
+from eyas_runtime.supervisor.policy import (
+    Budget,
+    Cause,
+    Ended,
+    Next,
+    Progress,
+    Verdict,
+    describe,
+    ends_siblings_at_once,
+    judge,
+)
+from eyas_runtime.supervisor.settings import Settings
+
+LEAVE_TOGETHER_SECONDS: Final = 60.0
+"""How long ranks may go on after a sibling left with 0 or 75; the service's hang lease is the finer measure."""
+KILL_MARGIN_SECONDS: Final = 2.0
+"""We kill so long before the grace period ends, so that the exit code and the termination line are still ours."""
+ORPHAN_POLLS_MAX: Final = 50
+ORPHAN_POLL_SECONDS: Final = 0.01
+
+
+class Supervisor:
+    """One pod's supervisor; `run` returns the exit code of the container."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._children = Children(settings, environ)
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._gang = GangLink(settings.gang, self._wake) if settings.gang else None
+        recovery = settings.recovery
+        self._budget = Budget(
+            restarts_max=recovery.restarts_in_place,
+            base_seconds=recovery.backoff_base_seconds,
+            max_seconds=recovery.backoff_max_seconds,
+        )
+        self._progress = Progress()
+        self._life = 0
+        self._life_since = 0.0
+        self._ends: list[Ended] = []
+        self._killed: set[int] = set()
+        self._stopping = False
+        self._stop_asked = False
+        self._kill_at: float | None = None
+        self._restart_at: float | None = None
+        self._reporting: Verdict | None = None
+        self._refusal: EyasError | None = None
+        self._code: int | None = None
+
+    def run(self) -> int:
+        """Supervise until the pod has nothing left to do."""
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.signal(signal.SIGTERM, self._ask_stop)
+        signal.signal(signal.SIGINT, self._ask_stop)
+        self._start_life()
+        while self._code is None:
+            self._sleep()
+            self._on_stop()
+            self._on_ends()
+            self._on_gang()
+            self._on_time()
+        return self._code
+
+    def _ask_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop_asked = True
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):
+            os.write(self._wake_write, b"w")
+
+    def _sleep(self) -> None:
+        deadlines = [at for at in (self._kill_at, self._restart_at) if at is not None]
+        timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        select.select([self._wake_read], [], [], timeout)
+        with suppress(BlockingIOError):
+            while os.read(self._wake_read, 4096):
+                pass
+
+    # --- lives ---
+
+    def _start_life(self) -> None:
+        self._life += 1
+        self._ends, self._killed = [], set()
+        self._kill_at = self._restart_at = self._reporting = None
+        self._life_since = time.monotonic()
+        self._children.start_life()
+        if self._gang:
+            self._gang.watch([child.process for child in self._children.live.values()])
+
+    def _on_ends(self) -> None:
+        # All that are reaped are forgotten first: the end of one may kill the others by their pids.
+        reaped = [(pid, code) for pid, code in reap_all() if pid in self._children.live]
+        ended = self._children.ended([pid for pid, _code in reaped])
+        for child, (_pid, code) in zip(ended, reaped, strict=True):
+            self._ended(child, code)
+        if not self._children.live and self._ends:
+            self._life_over()
+
+    def _ended(self, child: Started, code: int) -> None:
+        cause = Cause.KILLED if code == -signal.SIGKILL and child.pid in self._killed else Cause.OWN
+        self._ends.append(Ended(slot=child.slot, process=child.process, code=code, cause=cause))
+        if cause is Cause.KILLED:
+            return
+        self._say(f"process {child.slot} ended: {describe(code)}")
+        if self._stopping and self._gang is None:
+            return
+        if ends_siblings_at_once(code):
+            self._kill_rest()
+        elif self._kill_at is None:
+            self._kill_at = time.monotonic() + LEAVE_TOGETHER_SECONDS
+
+    def _kill_rest(self) -> None:
+        self._killed.update(self._children.live)
+        for pid in self._children.live:
+            os.kill(pid, signal.SIGKILL)
+
+    def _life_over(self) -> None:
+        ends, self._ends, self._kill_at = self._ends, [], None
+        self._children.life_over()
+        self._bury_orphans()
+        verdict = judge(ends, stopping=self._stopping, gang=self._gang is not None)
+        own = [end for end in ends if end.cause is Cause.OWN and end.code != Exit.DONE]
+        if self._gang is None or self._refusal or verdict.code == Exit.DONE:
+            self._decide(verdict, durable_step=None)
+            return
+        # 86 is the service's to say for this pod: a rank may have met it through an older incarnation only.
+        leaving = verdict.next is Next.LEAVE and verdict.code != Exit.FENCED
+        self._reporting = verdict
+        self._gang.report(self._life, own, self._reason(verdict), leaving=leaving)
+
+    def _bury_orphans(self) -> None:
+        for _ in range(ORPHAN_POLLS_MAX):
+            if not kill_orphans(()):
+                return
+            time.sleep(ORPHAN_POLL_SECONDS)
+            reap_all()
+
+    def _decide(self, verdict: Verdict, *, durable_step: int | None) -> None:
+        if self._refusal:
+            self._leave(int(self._refusal.exit_code), type(self._refusal).__name__, str(self._refusal))
+        elif verdict.next is Next.LEAVE:
+            self._leave_with(verdict, "")
+        elif self._stopping:
+            self._leave(int(Exit.TEMPORARY), "Stopped", "asked to stop while nothing was running")
+        else:
+            self._restart_or_give_up(verdict, durable_step)
+
+    def _restart_or_give_up(self, verdict: Verdict, durable_step: int | None) -> None:
+        uptime = time.monotonic() - self._life_since
+        self._progress, moved = self._progress.advance(durable_step=durable_step, uptime_seconds=uptime)
+        spent = self._budget.spend(progressed=moved)
+        if spent is None:
+            self._leave_with(verdict, f"{self._budget.used} restarts in place without progress; last: ")
+            return
+        self._budget, pause = spent
+        self._restart_at = time.monotonic() + pause
+        self._say(f"restart {self._budget.used} of {self._budget.restarts_max} without progress, in {pause:g} s")
+
+    # --- what wakes us ---
+
+    def _on_stop(self) -> None:
+        if not self._stop_asked or self._stopping:
+            return
+        self._stopping = True
+        if not self._children.live:
+            self._leave(int(Exit.TEMPORARY), "Stopped", "asked to stop while nothing was running")
+            return
+        self._kill_at = time.monotonic() + max(0.0, self._settings.grace_seconds - KILL_MARGIN_SECONDS)
+        if self._gang:
+            self._gang.drain(f"{self._settings.role} {self._settings.index} was asked to stop")
+            return
+        for pid in self._children.live:
+            os.kill(pid, signal.SIGTERM)
+
+    def _on_gang(self) -> None:
+        for event in self._gang.collect() if self._gang else ():
+            match event:
+                case Closed(processes=processes):
+                    if any(child.process in processes for child in self._children.live.values()):
+                        self._say("the incarnation was closed; killing its ranks")
+                        self._kill_rest()
+                case Reported(life=life, durable_step=step, refusal=refusal):
+                    if life == self._life and self._reporting is not None:
+                        self._reported(self._reporting, step, refusal)
+                case Refused(error=error):
+                    self._refused(error)
+
+    def _reported(self, verdict: Verdict, step: int, refusal: EyasError | None) -> None:
+        self._reporting = None
+        if verdict.code == Exit.FENCED and refusal is None:
+            verdict = Verdict(next=Next.RESTART, code=verdict.code, culprit=verdict.culprit)
+        if refusal is not None and verdict.next is Next.RESTART:
+            self._refusal = refusal
+        self._decide(verdict, durable_step=step)
+
+    def _refused(self, error: EyasError) -> None:
+        if self._stopping and not isinstance(error, Fenced):
+            return
+        self._refusal = error
+        self._kill_rest()
+        if not self._children.live and self._reporting is None and self._code is None:
+            self._leave(int(error.exit_code), type(error).__name__, str(error))
+
+    def _on_time(self) -> None:
+        now = time.monotonic()
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            self._kill_rest()
+        if self._restart_at is not None and now >= self._restart_at and self._code is None:
+            self._start_life()
+
+    # --- the end ---
+
+    def _reason(self, verdict: Verdict) -> str:
+        if verdict.culprit is None:
+            return "killed with its gang"
+        told = self._children.termination(verdict.culprit.slot)
+        return told.message if told else describe(verdict.culprit.code)
+
+    def _leave_with(self, verdict: Verdict, prefix: str) -> None:
+        told = self._children.termination(verdict.culprit.slot) if verdict.culprit else None
+        if told is None:
+            klass = "Drained" if verdict.code == Exit.TEMPORARY else "Crash"
+            self._leave(verdict.code, klass, prefix + self._reason(verdict))
+            return
+        message = one_sentence(prefix + told.message)
+        self._code = verdict.code
+        self._write(
+            Termination(
+                exit_code=verdict.code,
+                klass=told.klass,
+                message=message,
+                incarnation=told.incarnation,
+                step=told.step,
+            )
+        )
+
+    def _leave(self, code: int, klass: str, message: str) -> None:
+        self._code = code
+        if code != Exit.DONE:
+            self._write(Termination(exit_code=code, klass=klass, message=one_sentence(message)))
+
+    def _write(self, termination: Termination) -> None:
+        self._say(f"leaving with {termination.exit_code}: {termination.message}")
+        if self._settings.termination_log is not None:
+            write_termination(self._settings.termination_log, termination)
+
+    def _say(self, text: str) -> None:
+        sys.stderr.write(f"supervisor of {self._settings.role} {self._settings.index}: {text}\n")
+        sys.stderr.flush()
