@@ -1,0 +1,31 @@
+"""Opens the two stores of the metadata role: the database, in the store's thread, and the pool, in the sweeper's."""
+
+from collections.abc import Callable
+
+from eyas_contract import env
+from eyas_runtime.features.blobs.port import BlobStore
+from eyas_runtime.features.config import StoreConfig, open_blobs
+from eyas_runtime.metadata.port import MetadataStore
+from eyas_runtime.metadata.service.job import facts_of
+from eyas_runtime.metadata.service.settings import Settings
+from eyas_runtime.metadata.sqlite import SQLiteMetadataStore
+
+
+def store_opener(settings: Settings) -> Callable[[], MetadataStore]:
+    """Opens the database when called."""
+    return lambda: SQLiteMetadataStore(settings.database, facts_of(settings.config))
+
+
+def blobs_opener(settings: Settings) -> Callable[[], BlobStore | None]:
+    """Opens the pool when called; None where the pool is memory of another process, which frees it by itself."""
+
+    def opener() -> BlobStore | None:
+        store = settings.config.store
+        if store.backend == "Memory":
+            return None
+        token = settings.token_directory / env.TOKEN_STORE
+        return open_blobs(
+            StoreConfig.of_job(store, local_hostname=settings.host, token_file=token if token.is_file() else None)
+        )
+
+    return opener
