@@ -62,3 +62,23 @@ def check(found: str, expected: str, what: str) -> None:
     """Raise `Corrupt`, naming `what`, unless the two digests are equal."""
     if not hmac.compare_digest(found.encode("ascii"), expected.encode("ascii")):
         raise Corrupt(f"{what} does not match its digest: found {found[:24]}…, expected {expected[:24]}…")
+
+
+def digest_pair(
+    head: Iterable[Buffer], payload: Iterable[Buffer], algorithm: str, *, threads: int = 1
+) -> tuple[str, str]:
+    """Digests of `head` + `payload` by `algorithm`, and of `payload` alone by xxh3-128, reading the bytes once.
+
+    The second only shows that two captures of one sample differ, so it need not resist an attacker; the first does.
+    """
+    whole = hasher(algorithm, threads=threads)
+    alone = xxhash.xxh3_128()
+    for part in head:
+        whole.update(memoryview(part).cast("B"))
+    for part in payload:
+        view = memoryview(part).cast("B")
+        for start in range(0, len(view), PIECE_BYTES):
+            piece = view[start : start + PIECE_BYTES]
+            whole.update(piece)
+            alone.update(piece)
+    return f"{algorithm}:{whole.hexdigest()}", f"xxh3-128:{alone.hexdigest()}"
