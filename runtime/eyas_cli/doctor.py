@@ -11,14 +11,16 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from eyas_contract.env import MASTER_PORT, METADATA_PORT
+from eyas_contract.exits import Exit
 
 Level = Literal["ok", "warning", "error"]
+_SIGNS: Final = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 DISK_BYTES_MIN = 5 << 30
 MEMORY_BYTES_MIN = 6 << 30
 PROBE_SECONDS = 120
@@ -63,9 +65,16 @@ def run_folder(workdir: Path) -> Iterator[Check]:
         yield _database(claim / "metadata.sqlite")
 
 
-def attempt(check: Callable[[], Iterator[Check]]) -> list[Check]:
-    """All outcomes of `check`."""
-    return list(check())
+def report(workdir: Path | None, *, as_json: bool) -> int:
+    """Print every check; the exit code is 78 when one of them is an error."""
+    checks = [*machine(), *(run_folder(workdir) if workdir else ())]
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            print(f"{_SIGNS[check.level]} {check.name:<{width}}  {check.text}")
+    return Exit.CONFIG if any(check.level == "error" for check in checks) else Exit.DONE
 
 
 def _package(name: str, extra: str) -> Check:

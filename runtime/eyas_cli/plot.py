@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyas_contract.errors import UserError
-from eyas_contract.wire import Incident, StepMetrics
+from eyas_contract.wire import StepMetrics
+from eyas_operator.api.status import Incident
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,10 +64,10 @@ def _curve(axis: "Axes", steps: Sequence[StepMetrics], key: str, colour: str, la
 def _mark(axis: "Axes", incidents: Sequence[Incident]) -> None:
     """One thin line an incident; labels stand at the top, turned, and only where they can be read."""
     for number, incident in enumerate(incidents):
-        axis.axvline(incident.step, color=_INCIDENT, linewidth=0.8, alpha=0.5)
+        axis.axvline(incident.step_detected, color=_INCIDENT, linewidth=0.8, alpha=0.5)
         if number < _INCIDENT_LABELS_MAX:
-            seconds = f" {incident.recovered - incident.detected:.1f} s" if incident.recovered else ""
+            seconds = f" {incident.seconds} s" if incident.seconds >= 0 else ""
             axis.text(
-                incident.step, 0.98, f" {incident.unit} {incident.klass}{seconds}", rotation=90, fontsize=7,
+                incident.step_detected, 0.98, f" {incident.unit} {incident.klass}{seconds}", rotation=90, fontsize=7,
                 color=_INCIDENT, va="top", ha="right", transform=axis.get_xaxis_transform(),
             )  # fmt: skip

@@ -7,6 +7,7 @@ a terminal. Rates come from the service's own counters, never from log text.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,7 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from eyas_contract.wire import Incident, StatusReply
+from eyas_contract.wire import StatusReply
+from eyas_operator.api.status import Incident
 
 INCIDENTS_SHOWN = 6
 _MIB = 1 << 20
@@ -73,11 +75,15 @@ def capturing(status: StatusReply) -> str:
     return f"{text}  paused: {status.paused}" if status.paused else text
 
 
+def clock(rfc3339: str) -> str:
+    """Local time of day of an RFC 3339 instant."""
+    return datetime.fromisoformat(rfc3339).astimezone().strftime("%H:%M:%S") if rfc3339 else "--:--:--"
+
+
 def incident_line(incident: Incident) -> str:
     """Time, unit, class, message and what the recovery took."""
-    clock = time.strftime("%H:%M:%S", time.localtime(incident.detected))
-    took = f" (recovered in {incident.recovered - incident.detected:.1f} s)" if incident.recovered else ""
-    return f"{clock} {incident.unit} {incident.klass}: {incident.message}{took}"
+    took = f" (next step after {incident.seconds} s)" if incident.seconds >= 0 else ""
+    return f"{clock(incident.detected_time)} {incident.unit} {incident.klass}: {incident.message}{took}"
 
 
 def line(view: View) -> str:

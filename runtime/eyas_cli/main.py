@@ -1,0 +1,135 @@
+"""Entry of the `eyas` command: parses, runs one command, maps errors to one sentence and an exit code.
+
+Commands import what they need inside their functions, so that help answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eyas_cli import local
+from eyas_contract.errors import EyasError
+from eyas_contract.exits import Exit
+
+app = typer.Typer(
+    name="eyas",
+    help="Train EAGLE3 drafts with inference and training apart; kill anything, get the same weights.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(local.app, name="local")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+@app.command()
+def render(
+    job: Annotated[Path, typer.Argument(help="The job file.")],
+    namespace: Annotated[str, typer.Option(help="Namespace of the objects.")] = "default",
+) -> None:
+    """Print every Kubernetes object that the job would become, as YAML."""
+    from eyas_cli.render import render_job
+
+    typer.echo(render_job(job, namespace), nl=False)
+
+
+@app.command()
+def doctor(
+    workdir: Annotated[Path | None, typer.Argument(help="Folder of a run to look at, too.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Check versions, libraries, ports, memory, disk, and a run's database."""
+    from eyas_cli.doctor import report
+
+    raise typer.Exit(report(workdir, as_json=as_json))
+
+
+@app.command()
+def audit(workdir: Annotated[Path, typer.Argument(help="Folder of the run.")], *, as_json: Json = False) -> None:
+    """Promise 3 from the ledger and the store itself: trained once, trained twice, missing."""
+    from eyas_cli.audit import report
+
+    raise typer.Exit(report(workdir, as_json=as_json))
+
+
+@app.command()
+def ingest(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of SpecForge feature files (*.ckpt, *.ckpt.gz).")],
+    manifest: Annotated[Path, typer.Option(help="Where to write the tensor-free JSON manifest.")],
+    max_length: Annotated[int, typer.Option(help="Tokens per sample; longer ones are cut.")] = 2048,
+) -> None:
+    """Read and check existing feature files, and list them in a manifest."""
+    from eyas_cli.after import ingest_folders
+
+    typer.echo(ingest_folders(folders, manifest, max_length))
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="Folder of a finished run, or one checkpoint directory.")],
+    output: Annotated[Path, typer.Argument(help="New folder for the draft.")],
+    layout: Annotated[str, typer.Option(help="sglang (also vLLM) or huggingface.")] = "sglang",
+) -> None:
+    """Write the draft as safetensors for SGLang, vLLM or Hugging Face."""
+    from eyas_cli.after import export_draft
+
+    typer.echo(export_draft(source, output, layout))
+
+
+@app.command("eval")
+def evaluate(
+    draft: Annotated[Path, typer.Option(help="Folder of an exported draft.")],
+    target: Annotated[Path, typer.Option(help="Folder of the target model.")],
+    prompts: Annotated[Path, typer.Option(help="JSONL of prompts.")],
+    limit: Annotated[int, typer.Option(help="Evaluate at most so many prompts.")] = 16,
+    tokens: Annotated[int, typer.Option(help="New tokens per prompt.")] = 64,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Greedy speculative decoding of draft and target: accepted length, and proof that the text is the target's own."""
+    from eyas_cli.after import evaluate_draft
+
+    raise typer.Exit(evaluate_draft(draft, target, prompts, limit, tokens, as_json=as_json))
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="store, metadata, recovery, goodput or step.")],
+    seconds: Annotated[int, typer.Option(help="Length of each timed arm, where time is the dial.")] = 60,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Measure one goal: both arms and their ratio."""
+    from eyas_cli.bench import run_bench
+
+    typer.echo(run_bench(name, seconds=seconds, as_json=as_json))
+
+
+@app.command()
+def demo(
+    assets: Annotated[Path, typer.Option(help="Folder with the unpacked packages of model and problems.")],
+    cache: Annotated[Path, typer.Option(help="Folder that may keep the converted model between runs.")],
+    output: Annotated[Path, typer.Option(help="Folder of the demo.")],
+) -> None:
+    """Prepare the demo's model and text (`make demo` calls it)."""
+    from eyas_cli.demo import prepare
+
+    typer.echo(prepare(assets, cache, output))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends the process with the exit code."""
+    try:
+        app(args=arguments, standalone_mode=True)
+    except EyasError as error:
+        print(f"eyas: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(Exit.TEMPORARY)
+    except BrokenPipeError:
+        sys.exit(Exit.DONE)
