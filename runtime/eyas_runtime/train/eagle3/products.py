@@ -45,8 +45,13 @@ def nn(a: Tensor, b: Tensor) -> Tensor:
 
 
 def tn(a: Tensor, b: Tensor) -> Tensor:
-    """a.T @ b for a [k, m] and b [k, n]: [m, n]. No gradient."""
-    return _dnn(a.t(), b.t()) if _fast(a, b) else torch.mm(a.t(), b)
+    """a.T @ b for a [k, m] and b [k, n]: [m, n], contiguous. No gradient."""
+    if not _fast(a, b):
+        return torch.mm(a.t(), b)
+    # The first operand is copied into row order, so it should be the one that is cheaper to copy.
+    if a.numel() > a.shape[1] * b.shape[1]:
+        return _dnn(b.t(), a.t()).t().contiguous()
+    return _dnn(a.t(), b.t())
 
 
 def nt_float(a: Tensor, b: Tensor) -> Tensor:
