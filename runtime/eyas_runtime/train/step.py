@@ -1,0 +1,118 @@
+"""One window into the weights: agree on what is live, forward and backward, agree again, move the weights.
+
+Two collectives of ours per window in the normal case: before the first gradient every rank learns every verdict that
+content alone gives, and after the last one the verdicts of the losses, together with the metrics' numerators and
+denominators. The optimizer moves only when a round brought nothing new.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Generic
+
+from eyas_contract import wire
+from eyas_contract.errors import UserError
+from eyas_runtime.failpoints import hit
+from eyas_runtime.train.data import WindowData
+from eyas_runtime.train.eagle3.config import Normalisation
+from eyas_runtime.train.group import Group, add_floats, merge_codes
+from eyas_runtime.train.heartbeat import Work
+from eyas_runtime.train.ports import Code, MicroBatch, S, Trainer
+from eyas_runtime.train.window import Share
+
+_DOUBLE_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowResult:
+    """What became of a window."""
+
+    verdicts: tuple[wire.Verdict, ...]
+    metrics: dict[str, float]
+
+
+class WindowStep(Generic[S]):
+    """The optimizer step of one window on one rank."""
+
+    def __init__(
+        self,
+        share: Share,
+        data: WindowData[S],
+        trainer: Trainer[S],
+        group: Group,
+        work: Work,
+        normalisation: Normalisation,
+    ) -> None:
+        self._share, self._data, self._trainer, self._group, self._work = share, data, trainer, group, work
+        self._normalisation: Normalisation = normalisation
+
+    def run(self) -> WindowResult:
+        """Train the window. Raises `Closed`, `Fenced`, and `UserError` when training diverged."""
+        codes = self._agree_on_content()
+        hit("train.before_step")
+        while True:
+            live = self._share.live(codes)
+            if not live:
+                return WindowResult(verdicts=self._share.verdicts(codes), metrics={"live_samples": 0.0})
+            denominator = self._share.denominator(codes, self._normalisation)
+            mine = self._backward(codes, denominator)
+            merged, totals = self._agree_on_losses(mine)
+            hit("train.after_backward")
+            if merged == codes:
+                break
+            self._refuse_divergence(merged)
+            codes = merged
+        moved = self._trainer.apply(self._share.step)
+        self._work.tick()
+        metrics = self._trainer.metrics(totals, denominator)
+        counted = {"tokens": float(sum(ref.num_tokens for ref in live)), "live_samples": float(len(live))}
+        return WindowResult(verdicts=self._share.verdicts(codes), metrics={**metrics, **moved, **counted})
+
+    def _agree_on_content(self) -> bytes:
+        places = len(self._share.entries)
+        while True:
+            self._data.turn()
+            codes = merge_codes(self._group.all_gather(self._data.codes(places)))
+            if Code.MISSING not in codes:
+                self._work.phase = "working"
+                return codes
+            # Somebody waits for a new capture: nobody's silence is a hang then.
+            self._work.phase = "idle"
+
+    def _backward(self, codes: bytes, denominator: float) -> bytes:
+        mine = bytearray(codes)
+        self._trainer.begin(self._share.step, len(codes))
+        last = len(self._share.batches) - 1
+        for number, places in enumerate(self._share.batches):
+            samples = tuple(self._sample(place, codes) for place in places)
+            batch = MicroBatch(places=places, samples=samples, last=number == last)
+            for place in self._trainer.accumulate(batch, denominator):
+                mine[place] = Code.LOSS_NOT_FINITE
+            self._work.tick()
+        return bytes(mine)
+
+    def _sample(self, place: int | None, codes: bytes) -> S | None:
+        if place is None or codes[place] or self._share.entries[place].ref is None:
+            return None
+        return self._data.sample(place)
+
+    def _agree_on_losses(self, mine: bytes) -> tuple[bytes, tuple[float, ...]]:
+        totals = self._trainer.totals()
+        parts = self._group.all_gather(mine + struct.pack(f"<{len(totals)}d", *totals))
+        places = len(mine)
+        unpack: Callable[[bytes], tuple[float, ...]] = struct.Struct(f"<{len(totals)}d").unpack
+        if len(parts[0]) != places + _DOUBLE_BYTES * len(totals):
+            raise ValueError("ranks count different metrics")
+        codes = merge_codes([part[:places] for part in parts])
+        return codes, add_floats([unpack(part[places:]) for part in parts])
+
+    def _refuse_divergence(self, codes: bytes) -> None:
+        """A loss that is not finite condemns its sample only while the weights are finite and others fare well."""
+        sick = not self._trainer.healthy()
+        someone_sick = any(part != b"\x00" for part in self._group.all_gather(bytes([sick])))
+        alone = sum(code == Code.LOSS_NOT_FINITE for code in codes) == 1
+        if someone_sick or (not alone and not self._share.live(codes)):
+            raise UserError(
+                f"training diverged at step {self._share.step}: the loss is not finite; lower training.learningRate or "
+                "training.maxGradNorm, or look for damaged inputs"
+            )

@@ -1,0 +1,66 @@
+"""What one window asks of the ranks: who takes which place, and by what the loss is divided. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eyas_contract import wire
+from eyas_contract.refs import SampleRef
+from eyas_runtime.core import windows
+from eyas_runtime.train.eagle3.config import Normalisation, denominator
+from eyas_runtime.train.ports import REASONS, Code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One rank's part of one window."""
+
+    step: int
+    version: int
+    entries: tuple[wire.WindowEntry, ...]
+    batches: tuple[windows.MicroBatch, ...]
+    """Indices into `entries`, or None for padding; the same number and sizes on every rank."""
+
+    def mine(self) -> dict[int, SampleRef]:
+        """Live refs of this rank by place."""
+        return {
+            place: ref
+            for batch in self.batches
+            for place in batch
+            if place is not None and (ref := self.entries[place].ref) is not None
+        }
+
+    def live(self, codes: bytes) -> tuple[SampleRef, ...]:
+        """Refs of all ranks' places that are no hole and have no verdict in `codes` (one byte a place)."""
+        return tuple(
+            entry.ref for entry, code in zip(self.entries, codes, strict=True) if entry.ref is not None and not code
+        )
+
+    def denominator(self, codes: bytes, normalisation: Normalisation) -> float:
+        """From the refs of the live samples of all ranks, never from padded shapes; at least 1."""
+        live = self.live(codes)
+        return denominator(
+            normalisation,
+            num_tokens=sum(ref.num_tokens for ref in live),
+            num_supervised=sum(ref.num_supervised for ref in live),
+        )
+
+    def verdicts(self, codes: bytes) -> tuple[wire.Verdict, ...]:
+        """The agreed verdicts, in sequence order."""
+        return tuple(
+            wire.Verdict(sequence=entry.sequence, step=self.step, reason=REASONS[Code(code)])
+            for entry, code in zip(self.entries, codes, strict=True)
+            if code
+        )
+
+
+def share_of(order: wire.Order, *, rank: int, world_size: int, micro_batch_size: int) -> Share:
+    """The part of `rank` of a train order."""
+    batches = windows.share(rank=rank, world=world_size, places=len(order.entries), micro_batch_size=micro_batch_size)
+    return Share(step=order.step, version=order.version, entries=order.entries, batches=batches)
+
+
+def mine_of_prefetch(
+    refs: Sequence[SampleRef], *, window_size: int, rank: int, world_size: int
+) -> tuple[SampleRef, ...]:
+    """Those of the next window's refs that `rank` will be given: its place is its position inside its window."""
+    return tuple(ref for ref in refs if ref.sequence % window_size % world_size == rank)
