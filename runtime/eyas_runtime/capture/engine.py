@@ -88,12 +88,16 @@ def content_problem(features: Features, *, hidden_size: int, dtype: torch.dtype)
 
 
 def layer_ids(given: tuple[int, int, int] | None, layers: int) -> tuple[int, int, int]:
-    """The captured layers, checked: distinct, ascending, each inside 0..layers-1. Raises `UserError`."""
+    """The captured layers. Those given must be distinct, ascending and within 0..layers-1; raises `UserError`.
+
+    The defaults of a target of five or six layers name one layer twice, which is lawful.
+    """
     from eyas_runtime.train.eagle3.config import capture_layers
 
-    ids = given if given is not None else capture_layers(layers)
-    if len(set(ids)) != AUX_LAYERS or tuple(sorted(ids)) != tuple(ids) or ids[0] < 0 or ids[-1] >= layers:
+    if given is None:
+        return capture_layers(layers)
+    if len(set(given)) != AUX_LAYERS or tuple(sorted(given)) != tuple(given) or given[0] < 0 or given[-1] >= layers:
         raise UserError(
-            f"target.captureLayers {list(ids)} must be three ascending layer ids within 0..{layers - 1} of the target"
+            f"target.captureLayers {list(given)} must be three ascending layer ids within 0..{layers - 1} of the target"
         )
-    return ids
+    return given

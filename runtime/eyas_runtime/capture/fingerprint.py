@@ -21,7 +21,7 @@ from eyas_contract.wire import Fingerprint
 
 def device_facts(device: torch.device) -> dict[str, str]:
     """Model and instruction set of the device that computes, and the libraries that drive it."""
-    facts = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "torch": torch.__version__}
+    facts = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", "torch": str(torch.__version__)}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         facts["device"] = properties.name

@@ -32,7 +32,7 @@ class Holdings:
 
     def __init__(self, calls: LeaseCalls, holder: wire.Holder) -> None:
         self._calls = calls
-        self._holder = holder
+        self.holder: Final = holder
         self._lock = threading.Lock()
         self._held: dict[str, wire.CaptureLease] = {}
         self._moves = 0
@@ -92,7 +92,7 @@ class Holdings:
             lease_ids = tuple(self._held)
             self._held.clear()
         if lease_ids:
-            self._calls.return_leases(wire.ReturnRequest(holder=self._holder, lease_ids=lease_ids))
+            self._calls.return_leases(wire.ReturnRequest(holder=self.holder, lease_ids=lease_ids))
 
     def renew_moved(self) -> None:
         """Renew all leases, if work moved since the last renewal; forget those that the service no longer knows."""
@@ -101,7 +101,7 @@ class Holdings:
             moves = self._moves
         if not lease_ids:
             return
-        alive = set(self._calls.renew(wire.RenewRequest(holder=self._holder, lease_ids=lease_ids)).alive)
+        alive = set(self._calls.renew(wire.RenewRequest(holder=self.holder, lease_ids=lease_ids)).alive)
         with self._lock:
             self._moves_renewed = moves
             for lease_id in set(lease_ids) - alive:

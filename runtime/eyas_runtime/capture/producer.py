@@ -83,55 +83,53 @@ class Producer:
     def __init__(
         self,
         calls: ProducerCalls,
-        holder: wire.Holder,
+        holdings: Holdings,
         engine: CaptureEngine,
         sink: FeatureSink,
         *,
         fingerprint: str,
         watch: InputsWatch,
-        stop: threading.Event,
     ) -> None:
         self._calls = calls
-        self._holder = holder
+        self._holder = holdings.holder
         self._engine = engine
         self._watch = watch
-        self._stop = stop
-        self.holdings = Holdings(calls, holder)
-        self._storing = Storing(calls, holder, sink, self.holdings, fingerprint=fingerprint)
+        self._holdings = holdings
+        self._storing = Storing(calls, self._holder, sink, holdings, fingerprint=fingerprint)
 
-    def run(self) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Until `stop` is set; then what is held is given back. Raises what ended a thread (`Fenced`, `UserError`)."""
-        self.holdings.start()
-        pipeline = Pipeline(self._storing.store, self.holdings.fail)
+        self._holdings.start()
+        pipeline = Pipeline(self._storing.store, self._holdings.fail)
         try:
-            while not self._stop.is_set():
-                self.holdings.check()
-                lease = self._next_lease()
+            while not stop.is_set():
+                self._holdings.check()
+                lease = self._next_lease(stop)
                 if lease is not None:
                     self._capture(lease, pipeline)
-            self.holdings.return_all()
+            self._holdings.return_all()
             pipeline.close()
-            self.holdings.check()
+            self._holdings.check()
         finally:
-            self.holdings.close()
+            self._holdings.close()
             self._storing.close()
 
-    def _next_lease(self) -> wire.CaptureLease | None:
+    def _next_lease(self, stop: threading.Event) -> wire.CaptureLease | None:
         request = wire.LeaseRequest(holder=self._holder, request_id=secrets.token_hex(16), wait_seconds=POLL_SECONDS)
         reply = self._calls.lease(request)
         if reply.lease is None:
             if reply.paused:
                 LOG.debug("paused: %s", reply.paused)
-            self._stop.wait(PAUSE_SECONDS)
+            stop.wait(PAUSE_SECONDS)
         return reply.lease
 
     def _capture(self, lease: wire.CaptureLease, pipeline: Pipeline) -> None:
-        self.holdings.take(lease)
+        self._holdings.take(lease)
         hit("capture.after_lease")
         try:
             self._watch.check()
             outcomes = self._engine.capture(
-                lease.tasks, lease.padded_length, lambda: self.holdings.advance(lease.lease_id)
+                lease.tasks, lease.padded_length, lambda: self._holdings.advance(lease.lease_id)
             )
         except LeaseLost:
             LOG.info("group %d was taken over while it was captured", lease.group)

@@ -1,0 +1,32 @@
+"""Which engine a job's data asks for; the one place that decides between running a target and reading files."""
+
+import torch
+
+from eyas_contract.config import JobConfig
+from eyas_runtime.capture.engine import DTYPES, CaptureEngine
+from eyas_runtime.capture.feature_files import FeatureFileEngine
+from eyas_runtime.capture.prompt_engine import PromptEngine
+from eyas_runtime.capture.targets import target_shape
+from eyas_runtime.capture.tokenise import Tokeniser, load_tokenizer
+from eyas_runtime.capture.transformers_model import TransformersModel
+
+
+def make_engine(config: JobConfig, *, device: torch.device | None = None) -> CaptureEngine:
+    """The job's capture engine on `device` (default: a GPU if this process sees one). Raises `UserError`."""
+    data = config.data
+    if data.features:
+        shape = target_shape(config.target)
+        return FeatureFileEngine(
+            data.features,
+            max_length=data.max_length,
+            hidden_size=shape.hidden_size,
+            vocab_size=shape.vocab_size,
+            dtype=DTYPES[config.target.dtype],
+        )
+    tokeniser = Tokeniser(load_tokenizer(config.target), max_length=data.max_length, chat_template=data.chat_template)
+    return PromptEngine(data.prompts, tokeniser, TransformersModel(config.target, device=device or default_device()))
+
+
+def default_device() -> torch.device:
+    """The first GPU that this process sees, else the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")

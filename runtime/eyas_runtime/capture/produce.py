@@ -1,0 +1,101 @@
+"""Entrypoint of the producer role: `python -m eyas_runtime.capture.produce`, everything from the environment.
+
+SIGTERM gives back what is held and ends with 75, whatever the process is doing at that moment (a forward pass of
+minutes, a long poll); nothing else needs to be cleaned up, because a producer keeps nothing.
+"""
+
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Final
+
+from eyas_contract import env
+from eyas_contract.client import MetadataClient
+from eyas_contract.config import JobConfig, read_config
+from eyas_contract.errors import EyasError, UserError
+from eyas_contract.exits import Exit
+from eyas_contract.wire import Holder
+from eyas_runtime.capture.build import make_engine
+from eyas_runtime.capture.holdings import Holdings
+from eyas_runtime.capture.producer import Producer, agree_on_inputs, register
+from eyas_runtime.capture.sink import StoreSink
+from eyas_runtime.capture.watch import InputsWatch
+from eyas_runtime.features.config import StoreConfig, open_blobs
+from eyas_runtime.features.store import FeatureStore
+from eyas_runtime.process import mark_ready, run_role
+
+LOG: Final = logging.getLogger("eyas.capture")
+FAREWELL_SECONDS: Final = 3.0
+"""How long a process that was told to end may take to give its leases back; they expire anyway."""
+
+
+def main() -> int:
+    """Run one producer until it is told to stop. Raises the error tree."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    config = read_config(_variable(env.CONFIG_FILE))
+    tokens = Path(_variable(env.TOKEN_DIRECTORY))
+    holder = Holder(index=_number(env.REPLICA_INDEX), ordinal=_number(env.ORDINAL), restart=_number(env.RESTART))
+    client = MetadataClient(
+        config.endpoints.metadata_url, str(tokens / env.TOKEN_PRODUCER), store_epoch=config.store_epoch
+    )
+    holdings = Holdings(client, holder)
+    threading.Thread(target=_end_when_told, args=(stop, holdings), name="farewell", daemon=True).start()
+    producer = _build(config, client, holdings, holder, tokens / env.TOKEN_STORE)
+    mark_ready()
+    producer.run(stop)
+    return Exit.TEMPORARY
+
+
+def _build(
+    config: JobConfig, client: MetadataClient, holdings: Holdings, holder: Holder, store_token: Path
+) -> Producer:
+    engine = make_engine(config)
+    fingerprint = engine.fingerprint()
+    register(client, holder, config, fingerprint)
+    prepared = agree_on_inputs(client, holder, config)
+    store = StoreConfig.of_job(
+        config.store,
+        local_hostname=os.environ.get(env.HOST_ADDRESS, "127.0.0.1"),
+        token_file=store_token if store_token.is_file() else None,
+    )
+    sink = StoreSink(FeatureStore(open_blobs(store), job_uid=config.job_uid, digest=config.store.digest))
+    return Producer(
+        client,
+        holdings,
+        engine,
+        sink,
+        fingerprint=fingerprint.digest,
+        watch=InputsWatch(config, prepared.inputs),
+    )
+
+
+def _end_when_told(stop: threading.Event, holdings: Holdings) -> None:
+    stop.wait()
+    threading.Timer(FAREWELL_SECONDS, os._exit, (int(Exit.TEMPORARY),)).start()
+    try:
+        holdings.return_all()
+    except EyasError as error:
+        LOG.info("could not give leases back: %s", error)
+    os._exit(Exit.TEMPORARY)
+
+
+def _variable(name: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise UserError(f"the environment variable {name} is missing; a producer is started by its supervisor")
+    return value
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name, "0")
+    if not text.isdigit():
+        raise UserError(f"the environment variable {name} is {text[:40]!r}; give a whole number")
+    return int(text)
+
+
+if __name__ == "__main__":
+    run_role(main)
