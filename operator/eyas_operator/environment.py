@@ -40,8 +40,8 @@ class Environment(Protocol):
     def mount_path(self, job: JobIdentity, pod_name: str, volume: str) -> str:
         """Where `volume` appears to the processes of `pod_name`.
 
-        `volume` is one of `desired.volumes.VOLUMES`. `config`, `models`, `data`, `checkpoints` and `store` must be
-        the same path in every pod, because the job's configuration names paths below them: `pod_name` is then "".
+        `volume` is one of `desired.volumes.VOLUMES`. `models`, `data`, `checkpoints` and `store` must be the same path
+        in every pod, because the job's configuration names paths below them: `pod_name` is then "".
         """
         ...
 

@@ -24,6 +24,8 @@ class Settings:
     """A job is looked at again after this time at most, while it runs."""
     progress_seconds: float = 10.0
     """Fast numbers reach the status at most so often."""
+    conflict_seconds: float = 0.2
+    """Pause before a pass that follows an action or a conflict."""
     strike_decay_seconds: float = 3600.0
     """A node's strikes are halved each time this passes."""
     node_strikes_max: int = 2

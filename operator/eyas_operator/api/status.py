@@ -62,6 +62,8 @@ class Unit:
     """0 for the gang."""
     serial: int
     """Ordinal of its pod, or attempt of the gang. Never lowered, never used twice."""
+    idle: bool = False
+    """It should have no pod now (suspended, drained, scaled away); woken with the next serial."""
     launched: bool = False
     """A pod of this serial may exist: it is never created a second time."""
     seen: tuple[int, ...] = ()
@@ -91,7 +93,6 @@ class Gang:
     draining_reason: str = ""
     """Non-empty: its pods were asked to checkpoint and stop; the next attempt follows."""
     draining_time: str = ""
-    draining_counts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +241,8 @@ class JobStatus:
     store_epoch: int = 0
     spec_digest: str = ""
     """Digest of the parts of the spec that may not change."""
+    start_step: int = 0
+    """Durable step at `startTime`."""
     first_step_seen: bool = False
     """A step was seen since `startTime`."""
     units: tuple[Unit, ...] = ()

@@ -148,7 +148,7 @@ def _environment(build: Build, identity: PodIdentity, shape: PodShape, name: str
     path = build.environment.mount_path
     scratch = path(build.job, name, volumes.TMP)
     values = {
-        env.CONFIG_FILE: f"{path(build.job, '', volumes.CONFIG)}/{volumes.JOB_FILE}",
+        env.CONFIG_FILE: f"{path(build.job, name, volumes.CONFIG)}/{volumes.JOB_FILE}",
         env.TOKEN_DIRECTORY: path(build.job, name, volumes.TOKENS),
         env.JOB_UID: build.job.job_uid,
         env.ROLE: identity.role.value,
@@ -190,7 +190,7 @@ def _mounts(build: Build, shape: PodShape, name: str) -> list[Manifest]:
         return {"name": volume, "mountPath": path} | ({"readOnly": True} if read_only else {})
 
     mounts = [
-        mount(volumes.CONFIG, shared=True, read_only=True),
+        mount(volumes.CONFIG, read_only=True),
         mount(volumes.TOKENS, read_only=True),
         mount(volumes.POD),
         mount(volumes.TMP),

@@ -1,4 +1,4 @@
-"""Producers: stateless pods that run the target and capture. The ordinal that fences predecessors is in name and env."""
+"""Producers: stateless pods that run the target and capture. Their ordinal fences predecessors: in name and env."""
 
 from eyas_contract import env
 from eyas_operator import names

@@ -3,7 +3,7 @@
 from typing import Final
 
 CONFIG: Final = "config"
-"""ConfigMap with `job.json`, read-only, same path in every pod."""
+"""ConfigMap with `job.json`, read-only; per pod, because a pod keeps the one it was made with."""
 TOKENS: Final = "tokens"
 """The token files this role may hold, read-only; per pod."""
 POD: Final = "pod"

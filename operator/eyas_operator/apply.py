@@ -1,0 +1,39 @@
+"""Shell: carry out one plan through the `Cluster` port. Status first, then actions in order, stop at the first doubt.
+
+The status write is guarded by the resource version: an operator that lost its turn writes nothing and does nothing.
+Every action is idempotent, so an unknown outcome is repaired by the next pass.
+"""
+
+from eyas_operator.actions import Action, Apply, Create, Delete, DeleteJob, EnsureSecret
+from eyas_operator.api.status import dump_status
+from eyas_operator.cluster import Cluster
+from eyas_operator.plan import Plan
+from eyas_operator.world import JobRecord
+
+
+async def carry_out(cluster: Cluster, record: JobRecord, plan: Plan) -> JobRecord:
+    """Write the status if it changed, then act, then tell people.
+
+    Raises `Conflict` or `Transient` from the port; whatever was not done is planned again by the next pass.
+    """
+    if plan.changed:
+        record = await cluster.write_status(record, dump_status(plan.status))
+    for action in plan.actions:
+        await _act(cluster, record, action)
+    if plan.events:
+        await cluster.post_events(record.identity, plan.events)
+    return record
+
+
+async def _act(cluster: Cluster, record: JobRecord, action: Action) -> None:
+    match action:
+        case EnsureSecret(shape=shape):
+            await cluster.ensure_secret(shape)
+        case Apply(manifest=manifest):
+            await cluster.apply(manifest)
+        case Create(manifest=manifest):
+            await cluster.create(manifest)
+        case Delete(target=target, grace_seconds=grace_seconds):
+            await cluster.delete(target, grace_seconds=grace_seconds)
+        case DeleteJob():
+            await cluster.delete_job(record.identity)

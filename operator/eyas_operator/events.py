@@ -1,0 +1,76 @@
+"""Events: what people are told when a status changed. Pure: from the old status and the new one.
+
+Reasons are verbs in the past, from this file only. Facts of a failure (class, message, node) are in the text, because
+the pod they came from is deleted afterwards.
+"""
+
+from eyas_operator.api.status import Incident, JobStatus, Stage
+from eyas_operator.cluster import Event
+from eyas_operator.status import is_true
+
+_MESSAGE_CHARACTERS_MAX = 900
+
+
+def events(old: JobStatus, new: JobStatus) -> tuple[Event, ...]:
+    """At most a handful per pass; a pass without a change gives none."""
+    found = [_replaced(incident) for incident in _fresh(old, new)]
+    if new.stage is not old.stage:
+        found += _stage(new)
+    if new.store_epoch > old.store_epoch > 0:
+        message = f"the metadata claim was lost; store epoch {new.store_epoch} begins with a new one"
+        found.append(Event(type="Warning", reason="MetadataLost", message=message, action="ReplaceClaim"))
+    for kind, reason in (("Stalled", "TrainingStalled"), ("Recovering", "")):
+        if reason and is_true(new, kind) and not is_true(old, kind):
+            found.append(Event(type="Warning", reason=reason, message=_message(new, kind), action="Observe"))
+    if _turned_false(old, new, "Exact"):
+        found.append(Event(type="Warning", reason="RunDeviated", message=_message(new, "Exact"), action="Observe"))
+    if _turned_false(old, new, "Accepted"):
+        found.append(Event(type="Warning", reason="SpecRejected", message=_message(new, "Accepted"), action="Validate"))
+    return tuple(found)
+
+
+def _fresh(old: JobStatus, new: JobStatus) -> list[Incident]:
+    known = {(incident.unit, incident.serial, incident.detected_time) for incident in old.incidents}
+    return [
+        incident
+        for incident in new.incidents
+        if incident.source == "Operator" and (incident.unit, incident.serial, incident.detected_time) not in known
+    ]
+
+
+def _replaced(incident: Incident) -> Event:
+    gang = incident.unit == "consumers"
+    where = f" on {incident.node}" if incident.node else ""
+    message = f"{incident.unit} {incident.serial}{where}: {incident.klass}: {incident.message}"
+    return Event(
+        type="Warning",
+        reason="ConsumerGangRestarted" if gang else "PodReplaced",
+        message=message[:_MESSAGE_CHARACTERS_MAX],
+        action="Restart",
+    )
+
+
+def _stage(new: JobStatus) -> list[Event]:
+    match new.stage:
+        case Stage.RUNNING:
+            return [Event(type="Normal", reason="JobStarted", message=f"attempt {new.attempt}", action="Start")]
+        case Stage.SUSPENDED:
+            return [Event(type="Normal", reason="JobSuspended", message="all pods are stopped", action="Suspend")]
+        case Stage.ENDED if is_true(new, "Complete"):
+            return [Event(type="Normal", reason="JobCompleted", message=_message(new, "Complete"), action="Finish")]
+        case Stage.ENDED:
+            return [Event(type="Warning", reason="JobFailed", message=_message(new, "Failed"), action="Finish")]
+        case _:
+            return []
+
+
+def _message(status: JobStatus, kind: str) -> str:
+    found = next((condition for condition in status.conditions if condition.type == kind), None)
+    return f"{found.reason}: {found.message}"[:_MESSAGE_CHARACTERS_MAX] if found is not None else ""
+
+
+def _turned_false(old: JobStatus, new: JobStatus, kind: str) -> bool:
+    def is_false(status: JobStatus) -> bool:
+        return any(condition.type == kind and condition.status == "False" for condition in status.conditions)
+
+    return is_false(new) and not is_false(old)

@@ -1,0 +1,183 @@
+"""Failure classes: what ended, why, and what that means. From codes, messages and conditions, never from logs.
+
+| signal | class | counts | then |
+| --- | --- | --- | --- |
+| exit 78, or message class `UserError` | Config | - | job fails at once |
+| exit 75 | Temporary | no | restarted |
+| exit 86 | Fenced | no | restarted with a higher number |
+| exit 0 | Done | no | restarted if work is left |
+| `DisruptionTarget`, eviction, 143 | Disrupted | no | restarted |
+| node lost | NodeLost | no | restarted elsewhere, node strike |
+| pod deleted or vanished | PodDeleted | no | restarted |
+| `OOMKilled` | OutOfMemory | yes; twice without progress fails the job | restarted |
+| message class `Hang` | Hang | yes | restarted |
+| ECC, Xid, NCCL, RDMA in the message | Hardware | yes | restarted elsewhere, node strike |
+| anything else | Crash | yes | restarted |
+
+Image pulls, unschedulable pods and missing references are *waiting*, not failures.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from eyas_contract.exits import Exit
+from eyas_contract.wire import Termination
+from eyas_operator.api.status import INCIDENT_MESSAGE_CHARACTERS_MAX
+from eyas_operator.world import Pod, PodCondition, Terminated
+
+
+class FailureClass(StrEnum):
+    """Why a pod or gang has to be made again."""
+
+    CONFIG = "Config"
+    TEMPORARY = "Temporary"
+    FENCED = "Fenced"
+    DONE = "Done"
+    DISRUPTED = "Disrupted"
+    NODE_LOST = "NodeLost"
+    POD_DELETED = "PodDeleted"
+    NOT_CREATED = "NotCreated"
+    """Its creation was decided but it was never seen: its number is skipped."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    HANG = "Hang"
+    HARDWARE = "Hardware"
+    EARLY_EXIT = "EarlyExit"
+    """All consumers ended well although the metadata service has work left."""
+    CRASH = "Crash"
+    METADATA_LOST = "MetadataLost"
+    """The metadata claim is gone: next store epoch."""
+
+
+COUNTED: Final = frozenset(
+    {
+        FailureClass.OUT_OF_MEMORY,
+        FailureClass.HANG,
+        FailureClass.HARDWARE,
+        FailureClass.EARLY_EXIT,
+        FailureClass.CRASH,
+    }
+)
+"""Classes that count against the restart budget."""
+STRIKING: Final = frozenset({FailureClass.NODE_LOST, FailureClass.HARDWARE})
+"""Classes that speak against the node."""
+GRACEFUL: Final = frozenset({FailureClass.TEMPORARY, FailureClass.DISRUPTED, FailureClass.POD_DELETED})
+"""Classes after which the other members of a gang may still be writing a checkpoint."""
+
+_HARDWARE: Final = re.compile(
+    r"\bXid\b|\bECC\b|uncorrectable|NVLink|\bNCCL\b.*(error|WARN|timeout)|ibv_|mlx5|RDMA.*(error|fail)", re.IGNORECASE
+)
+_NODE_REASONS: Final = frozenset({"NodeLost", "NodeNotReady", "DeletionByTaintManager", "DeletionByPodGC"})
+_DISRUPTED_REASONS: Final = frozenset(
+    {"Evicted", "Preempted", "Preempting", "Shutdown", "NodeShutdown", "Terminated", "NodeAffinity"}
+    | {"UnexpectedAdmissionError", "OutOfcpu", "OutOfmemory", "OutOfpods"}
+)
+_CONFIG_KLASSES: Final = frozenset({"UserError", "Unauthenticated", "Config"})
+_OOM_KLASSES: Final = frozenset({"OutOfMemory", "OOMKilled"})
+_SIGTERM: Final = 143
+WAITING_FOR_IMAGE: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """One end of a pod, understood."""
+
+    klass: FailureClass
+    message: str
+    node: str = ""
+
+    @property
+    def counted(self) -> bool:
+        """Counts against the restart budget."""
+        return self.klass in COUNTED
+
+
+def terminated_of(pod: Pod) -> Terminated | None:
+    """How the pod's container ended, if it did."""
+    for status in pod.status.container_statuses:
+        if status.state.terminated is not None:
+            return status.state.terminated
+    return None
+
+
+def termination_of(message: str) -> Termination | None:
+    """The supervisor's line in a termination message, if it is one of ours."""
+    for line in reversed(message.strip().splitlines()):
+        try:
+            return msgspec.json.decode(line, type=Termination)
+        except msgspec.DecodeError:
+            continue
+    return None
+
+
+def classify(pod: Pod) -> Failure:
+    """The failure of a pod that ended, is lost, or was deleted by somebody else."""
+    terminated = terminated_of(pod)
+    line = termination_of(terminated.message) if terminated is not None else None
+    klass = _klass(pod, terminated, line)
+    return Failure(klass=klass, message=_message(pod, terminated, line), node=pod.spec.node_name)
+
+
+def _klass(pod: Pod, terminated: Terminated | None, line: Termination | None) -> FailureClass:
+    code = terminated.exit_code if terminated is not None else None
+    klass = line.klass if line is not None else ""
+    if code == Exit.CONFIG or klass in _CONFIG_KLASSES:
+        return FailureClass.CONFIG
+    if code == Exit.FENCED:
+        return FailureClass.FENCED
+    if code == Exit.TEMPORARY:
+        return FailureClass.TEMPORARY
+    if (terminated is not None and terminated.reason == "OOMKilled") or klass in _OOM_KLASSES:
+        return FailureClass.OUT_OF_MEMORY
+    infrastructure = _infrastructure(pod)
+    if infrastructure is not None:
+        return infrastructure
+    if code == Exit.DONE:
+        return FailureClass.DONE
+    if code == _SIGTERM:
+        return FailureClass.DISRUPTED
+    if klass == "Hang":
+        return FailureClass.HANG
+    if _HARDWARE.search(_message(pod, terminated, line)):
+        return FailureClass.HARDWARE
+    if code is None and pod.metadata.deletion_timestamp:
+        return FailureClass.POD_DELETED
+    return FailureClass.CRASH
+
+
+def _infrastructure(pod: Pod) -> FailureClass | None:
+    if node_lost(pod):
+        return FailureClass.NODE_LOST
+    disrupted = condition(pod, "DisruptionTarget")
+    if (disrupted is not None and disrupted.status == "True") or pod.status.reason in _DISRUPTED_REASONS:
+        return FailureClass.DISRUPTED
+    return None
+
+
+def node_lost(pod: Pod) -> bool:
+    """The pod's node is gone or unreachable, by the pod's own conditions."""
+    disrupted = condition(pod, "DisruptionTarget")
+    reasons = {pod.status.reason, disrupted.reason if disrupted is not None and disrupted.status == "True" else ""}
+    return pod.status.phase == "Unknown" or bool(reasons & _NODE_REASONS)
+
+
+def condition(pod: Pod, kind: str) -> PodCondition | None:
+    """The pod's condition of that type."""
+    return next((entry for entry in pod.status.conditions if entry.type == kind), None)
+
+
+def _message(pod: Pod, terminated: Terminated | None, line: Termination | None) -> str:
+    if line is not None and line.message:
+        text = line.message
+    elif terminated is not None:
+        tail = terminated.message.strip()
+        code = f"signal {terminated.signal}" if terminated.signal else f"exit code {terminated.exit_code}"
+        text = f"{code}{f' ({terminated.reason})' if terminated.reason else ''}{f': {tail}' if tail else ''}"
+    else:
+        text = pod.status.message or pod.status.reason or "the pod was deleted"
+    return text[:INCIDENT_MESSAGE_CHARACTERS_MAX]

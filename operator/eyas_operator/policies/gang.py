@@ -1,0 +1,123 @@
+"""The consumer gang: it restarts, resizes and drains as a whole, each time with the next attempt.
+
+A crash of one member ends the attempt at once. A member that was asked to stop (drain, eviction, resize) lets all
+ranks write a checkpoint and exit 75; then the operator waits for the others, but no longer than their grace period.
+"""
+
+from dataclasses import replace
+
+from eyas_contract.states import Phase
+from eyas_operator.api.status import JobStatus, Stage, Unit
+from eyas_operator.names import Role
+from eyas_operator.policies import incidents
+from eyas_operator.policies.budget import restart
+from eyas_operator.policies.failures import GRACEFUL, Failure, FailureClass
+from eyas_operator.policies.moment import Moment, fail, gang_unit, members
+from eyas_operator.policies.units import recover, with_present_shape
+
+GRACE_SECONDS = 120
+"""As `desired.consumers`."""
+RESIZE = "Resize"
+_SEVERITY = (
+    FailureClass.CONFIG,
+    FailureClass.OUT_OF_MEMORY,
+    FailureClass.HARDWARE,
+    FailureClass.HANG,
+    FailureClass.CRASH,
+    FailureClass.NODE_LOST,
+    FailureClass.FENCED,
+    FailureClass.DISRUPTED,
+    FailureClass.TEMPORARY,
+    FailureClass.POD_DELETED,
+    FailureClass.DONE,
+)
+"""The cause is the most severe end among the members: the others died of it."""
+
+
+def watch_gang(moment: Moment, status: JobStatus) -> JobStatus:
+    """Decide whether the present attempt goes on, drains, or is over."""
+    unit = gang_unit(status)
+    if unit is None or status.stage is Stage.ENDED:
+        return status
+    ends = _ends(moment, status, unit)
+    config = next((end for end in ends if end.klass is FailureClass.CONFIG), None)
+    if config is not None:
+        status = incidents.opened(moment, status, unit, config)
+        return fail(moment, status, "ConfigError", f"consumers: {config.message}")
+    if status.stage is not Stage.RUNNING:
+        return status
+    if status.gang.draining_reason:
+        return _drained(moment, status, unit)
+    if unit.idle:
+        return status
+    if ends:
+        return _ended(moment, status, unit, ends)
+    return _resized(moment, status)
+
+
+def _ends(moment: Moment, status: JobStatus, unit: Unit) -> list[Failure]:
+    """How members of the present attempt ended; a member that was seen and is missing has vanished."""
+    found = []
+    for identity in members(status, unit):
+        view = moment.observed.pods.get(identity)
+        if view is None and identity.index in unit.seen:
+            found.append(Failure(klass=FailureClass.POD_DELETED, message=f"pod {identity.index} vanished"))
+        elif view is not None and view.failure is not None:
+            found.append(view.failure)
+    return found
+
+
+def _ended(moment: Moment, status: JobStatus, unit: Unit, ends: list[Failure]) -> JobStatus:
+    worst = min(ends, key=lambda end: _SEVERITY.index(end.klass))
+    if worst.klass is FailureClass.DONE:
+        return _done(moment, status, unit, len(ends))
+    if worst.klass in GRACEFUL and _members_alive(moment, status, unit):
+        return _drain(moment, incidents.opened(moment, status, unit, worst), worst.klass.value)
+    return with_present_shape(moment, recover(moment, status, unit, worst))
+
+
+def _done(moment: Moment, status: JobStatus, unit: Unit, count: int) -> JobStatus:
+    """Ranks that end well while the service has work left: wait for its word, then call it a failure."""
+    report = moment.observed.report
+    if count < status.gang.replicas or report is None or report.phase is not Phase.RUNNING:
+        return status
+    if report.store_epoch != status.store_epoch or report.attempt != unit.serial:
+        return status
+    early = Failure(klass=FailureClass.EARLY_EXIT, message="the consumers ended although windows are left to train")
+    return with_present_shape(moment, recover(moment, status, unit, early))
+
+
+def _resized(moment: Moment, status: JobStatus) -> JobStatus:
+    asked = (moment.spec.consumers.replicas, moment.spec.consumers.processes_per_pod)
+    if asked == (status.gang.replicas, status.gang.processes_per_pod):
+        return status
+    return _drain(moment, status, RESIZE)
+
+
+def _drain(moment: Moment, status: JobStatus, reason: str) -> JobStatus:
+    return replace(status, gang=replace(status.gang, draining_reason=reason, draining_time=moment.time))
+
+
+def _drained(moment: Moment, status: JobStatus, unit: Unit) -> JobStatus:
+    """End the drain when nobody of any attempt runs, or when one that cannot stop had its time."""
+    running = [view for view in moment.observed.of_role(Role.CONSUMER) if view.alive]
+    if running and moment.since(status.gang.draining_time) < drain_seconds(moment):
+        return status
+    reason = status.gang.draining_reason
+    status = with_present_shape(moment, status)
+    if reason == RESIZE:
+        # Not a failure: the schedule wakes the gang at once.
+        return status
+    failure = Failure(klass=FailureClass(reason), message=unit.last_message or "asked to stop")
+    return restart(moment, status, unit, failure)
+
+
+def drain_seconds(moment: Moment) -> float:
+    """Longest time to wait for consumers that were asked to stop."""
+    grace = moment.spec.consumers.template.spec.termination_grace_period_seconds or GRACE_SECONDS
+    return grace + moment.settings.stop_margin_seconds
+
+
+def _members_alive(moment: Moment, status: JobStatus, unit: Unit) -> bool:
+    views = [moment.observed.pods.get(identity) for identity in members(status, unit)]
+    return any(view is not None and view.alive for view in views)
