@@ -22,10 +22,10 @@ from eyas_runtime.core.sequence import Schedule
 class Prompts:
     """Decoded `wire.Prepared`: one entry a prompt in each array."""
 
-    files: array[int]
-    offsets: array[int]
-    tokens: array[int]
-    supervised: array[int]
+    files: "array[int]"
+    offsets: "array[int]"
+    tokens: "array[int]"
+    supervised: "array[int]"
     bytes_per_token: int
     bytes_per_sample: int
 

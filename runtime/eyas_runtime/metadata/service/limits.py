@@ -45,17 +45,9 @@ class BodyTooLarge(Exception):
 class LimitedServer(web.Server):
     """aiohttp's low-level server with a limit on connections and a stop-watch on silent ones."""
 
-    def __init__(
-        self,
-        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-        *,
-        connections_max: int = CONNECTIONS_MAX,
-        silent_seconds: float = SILENT_SECONDS,
-    ) -> None:
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
         # A long poll whose caller has left is cancelled; a transaction that was begun is not.
         super().__init__(handler, handler_cancellation=True, **SERVER_OPTIONS)
-        self._silent_seconds = silent_seconds
-        self._connections_max = connections_max
         self._open: dict[web.RequestHandler, asyncio.Transport] = {}
         self._silent_since: dict[web.RequestHandler, float] = {}
         self._refused = 0
@@ -64,7 +56,7 @@ class LimitedServer(web.Server):
         super().connection_made(handler, transport)
         self._open[handler] = transport
         self._silent_since[handler] = asyncio.get_running_loop().time()
-        if len(self._open) > self._connections_max:
+        if len(self._open) > CONNECTIONS_MAX:
             self._refused += 1
             transport.abort()
 
@@ -84,7 +76,7 @@ class LimitedServer(web.Server):
 
     def cut_silent(self) -> int:
         """Cut connections that never sent a request head in time; returns how many."""
-        before = asyncio.get_running_loop().time() - self._silent_seconds
+        before = asyncio.get_running_loop().time() - SILENT_SECONDS
         late = [handler for handler, since in self._silent_since.items() if since < before]
         for handler in late:
             self._open[handler].abort()
