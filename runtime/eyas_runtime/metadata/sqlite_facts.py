@@ -1,0 +1,130 @@
+"""Theme "facts" of the SQLite store: what people, operators and tests see. Nothing here changes a sample."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from eyas_contract import wire
+from eyas_contract.ids import SEQUENCE_MAX, sample_id
+from eyas_contract.states import Gang, Phase, Sample
+from eyas_runtime.metadata.sqlite_capture import Capture
+from eyas_runtime.metadata.sqlite_training import Orders
+
+DEAD_LETTERS_SHOWN: Final = 1000
+INCIDENTS_SHOWN: Final = 64
+REASONS_SHOWN: Final = 32
+SUSPECTS_SHOWN: Final = 8
+
+
+class Facts(Capture, Orders):
+    """Status, metrics, ledger."""
+
+    def durable_marker(self) -> tuple[int, int]:
+        step = self._progress().durable_step
+        return step, self._schedule.end_of(step)
+
+    def all_committed_ids(self) -> Iterator[str]:
+        for row in self._db.each("committed_in_order"):
+            yield sample_id(row[0])
+
+    def metrics(self, after_step: int, limit: int) -> wire.MetricsReply:
+        rows = self._db.all("metrics", after=after_step, limit=limit)
+        return wire.MetricsReply(steps=tuple(wire.StepMetrics(step=step, values=_values(body)) for step, body in rows))
+
+    def audit(self) -> wire.AuditReply:
+        end = self._schedule.end_of(self._progress().durable_step)
+        once, twice = self._db.one("audit_trained") or (0, 0)
+        rows = self._db.integer("rows_below", high=end)
+        totals = self._db.all("object_totals")
+        leases = self._db.one("lease_usage") or (0, 0)
+        return wire.AuditReply(
+            trained_once=once,
+            trained_twice=twice,
+            missing=self._db.integer("audit_missing", high=end) + end - rows,
+            dead_lettered=self._db.integer("dead_below", high=end),
+            resident_objects=sum(row[1] for row in totals),
+            resident_bytes=sum(row[2] for row in totals),
+            live_leases=leases[0],
+        )
+
+    def add_incident(self, incident: wire.Incident) -> None:
+        with self._db.transaction():
+            self._note(incident)
+
+    def set_inexact(self, reason: str) -> None:
+        with self._db.transaction():
+            self._inexact(reason)
+
+    def status(self) -> wire.StatusReply:
+        progress, schedule, gang = self._progress(), self._schedule, self.gang()
+        tally: dict[str, int] = dict(self._db.all("tally"))
+        totals = self._db.all("object_totals")
+        leases = self._db.one("lease_usage") or (0, 0)
+        reasons = tuple(row[0] for row in self._db.all("inexact", limit=REASONS_SHOWN))
+        checkpoint = self._db.one("checkpoint_at", step=progress.durable_step)
+        acked_end = schedule.end_of(gang.acked_step)
+        metrics = self._db.one("last_metrics")
+        values = {} if metrics is None else _values(metrics[1])
+        step_seconds = values.get("step_seconds", 0.0)
+        return wire.StatusReply(
+            job_uid=self._facts.job_uid,
+            store_epoch=self._facts.store_epoch,
+            phase=self._phase(progress.failure, progress.durable_step),
+            failure=progress.failure,
+            attempt=progress.attempt,
+            incarnation=gang.incarnation or "",
+            gang=Gang.OPEN if gang.open else Gang.CLOSED,
+            total_steps=schedule.total_steps,
+            total_samples=schedule.total,
+            sealed_step=gang.sealed_step,
+            acked_step=gang.acked_step,
+            durable_step=progress.durable_step,
+            samples_ready=tally[Sample.READY],
+            samples_lost=tally[Sample.LOST],
+            samples_dead=tally[Sample.DEAD],
+            samples_committed=progress.commits - progress.recaptured,
+            samples_recaptured=progress.recaptured,
+            samples_trained=acked_end - self._db.integer("dead_below", high=acked_end),
+            resident_objects=sum(row[1] for row in totals),
+            resident_bytes=sum(row[2] for row in totals),
+            reserved_bytes=leases[1],
+            cap_bytes=0,
+            live_leases=leases[0],
+            paused="",
+            exact=not reasons,
+            inexact_reasons=reasons,
+            capture_drift=progress.capture_drift,
+            seconds_since_advance=0.0,
+            steps_per_second=1.0 / step_seconds if step_seconds > 0.0 else 0.0,
+            last_metrics=values,
+            checkpoint_directory="" if checkpoint is None else str(checkpoint[0]),
+            weights_sha256="" if checkpoint is None else str(checkpoint[1]),
+            dead_letters=tuple(
+                self._dead_letter(*row)
+                for row in self._db.all("dead_letters", high=SEQUENCE_MAX, limit=DEAD_LETTERS_SHOWN)
+            ),
+            incidents=self._incidents(),
+            suspects=tuple(
+                f"group {suspect.group} (prompts {', '.join(map(str, suspect.prompts))}): "
+                f"{suspect.deaths} producers died"
+                for suspect in self.suspects(limit=SUSPECTS_SHOWN)
+            ),
+        )
+
+    def _phase(self, failure: str, durable_step: int) -> Phase:
+        total_steps = self._schedule.total_steps
+        if failure:
+            return Phase.FAILED
+        if not total_steps:
+            return Phase.PREPARING
+        return Phase.COMPLETE if durable_step == total_steps else Phase.RUNNING
+
+    def _incidents(self) -> tuple[wire.Incident, ...]:
+        names = ("klass", "unit", "message", "detected", "step", "recovered", "windows_replayed")
+        rows = self._db.all("incidents", limit=INCIDENTS_SHOWN)
+        return tuple(msgspec.convert(dict(zip(names, row, strict=True)), type=wire.Incident) for row in reversed(rows))
+
+
+def _values(body: str) -> dict[str, float]:
+    return msgspec.json.decode(body, type=dict[str, float])
