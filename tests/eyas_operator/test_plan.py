@@ -1,8 +1,8 @@
 """The plan against a model cluster: starts, deaths of every role, ends. The cluster checks the standing promises."""
 
 import pytest
-from eyas_contract.states import Phase
 
+from eyas_contract.states import Phase
 from support.model_cluster import ModelCluster
 from support.operator_world import a_report
 

@@ -20,7 +20,6 @@ from eyas_operator.names import JobIdentity
 from eyas_operator.reconciler import Outcome, Reconciler
 from eyas_operator.telemetry import Telemetry
 from eyas_operator.world import Child, Children, Claim, JobRecord, Manifest, Metadata, Pod, time_of
-
 from support.operator_world import ENVIRONMENT, JOB, NOW, SETTINGS, a_body, a_report
 
 
@@ -267,7 +266,7 @@ class ModelCluster:
         found = next(condition for condition in self.status.conditions if condition.type == kind)
         return found.status, found.reason
 
-    def edit(self, **spec: Any) -> None:
+    def edit(self, **spec: object) -> None:
         """A user changes the spec."""
         self.body = self.body | {"spec": self.body["spec"] | spec}
         self.generation += 1

@@ -17,7 +17,7 @@ SETTINGS = Settings(progress_seconds=10.0)
 NOW = 1_800_000_000.0
 
 
-def a_body(**spec: Any) -> dict[str, Any]:
+def a_body(**spec: object) -> dict[str, Any]:
     """A small valid job; keyword arguments replace top-level fields of the spec."""
     base: dict[str, Any] = {
         "target": {"model": "/models/m", "dtype": "float32"},
@@ -40,7 +40,7 @@ def a_body(**spec: Any) -> dict[str, Any]:
     }
 
 
-def a_report(**fields: Any) -> StatusReply:
+def a_report(**fields: object) -> StatusReply:
     """What the metadata service says of a job that has just begun."""
     base: dict[str, Any] = {
         "job_uid": JobUid(JOB.job_uid),
