@@ -49,7 +49,7 @@ def test_a_verdict_makes_a_hole_of_a_place() -> None:
 
 
 def test_long_samples_are_cut_before_they_are_shifted() -> None:
-    sample = a_sample(CONFIG, 9, mask=[1] * 9)
+    sample = a_sample(CONFIG, 9, mask=[1, 0, 1, 1, 0, 0, 1, 0, 1])
     batch = normalise([sample], CONFIG, max_length=4)
     cut = normalise([replace_all(sample, 4)], CONFIG)
     assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(batch, cut, strict=True))

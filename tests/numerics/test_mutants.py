@@ -1,0 +1,128 @@
+"""The numeric suite must notice every one of these slips: each is planted in a copy of the sources and must fail it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EAGLE3 = "eyas_runtime/train/eagle3"
+NUMERICS = ("tests/numerics/test_alignment.py", "tests/numerics/test_unroll.py")
+BATCH = ("tests/eyas_runtime/train/eagle3/test_batch.py",)
+SECONDS_MAX = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """`old` occurs once in `file` and becomes `new`; `tests` must then fail."""
+
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = NUMERICS
+
+
+MUTANTS = {
+    "tokens-not-shifted": Mutant(
+        file="batch.py", old="sample.input_ids[1:]", new="sample.input_ids[:-1]", tests=NUMERICS
+    ),
+    "targets-not-shifted": Mutant(file="batch.py", old="sample.hidden_state[1:]", new="sample.hidden_state[:-1]"),
+    "mask-shifted-too": Mutant(file="batch.py", old="sample.loss_mask[:-1] != 0", new="sample.loss_mask[1:] != 0"),
+    "last-position-not-masked": Mutant(
+        file="batch.py",
+        old="mask[row, : length - 1] = sample.loss_mask[:-1] != 0",
+        new="mask[row, :length] = sample.loss_mask != 0",
+    ),
+    "denominator-from-padded-shape": Mutant(
+        file="loss.py",
+        old="loss.decay**k / denominator for",
+        new="loss.decay**k / (plan.batch_size * plan.padded) for",
+    ),
+    "decay-off-by-one": Mutant(
+        file="loss.py", old="loss.decay**k / denominator for", new="loss.decay**(k + 1) / denominator for"
+    ),
+    "diagonal-key-of-the-wrong-step": Mutant(
+        file="unroll.py",
+        old="plan.query_slots, later_keys, later_values)",
+        new="plan.query_slots, later_keys[::-1], later_values)",
+    ),
+    "no-diagonal-keys": Mutant(
+        file="unroll.py", old="plan.query_slots, later_keys, later_values)", new="plan.query_slots, [], [])"
+    ),
+    "rotary-position-without-step": Mutant(file="unroll.py", old="rotation(positions + k,", new="rotation(positions,"),
+    "embedding-shift-off-by-one": Mutant(
+        file="plan.py", old="number[active_b, active_t + k]", new="number[active_b, active_t + max(k - 1, 0)]"
+    ),
+    "teacher-not-shifted-by-step": Mutant(file="plan.py", old="(offset - k).clamp_min(0)", new="offset"),
+    "activity-one-step-short": Mutant(file="plan.py", old="range(1, min(steps, t))", new="range(1, min(steps, t) - 1)"),
+    "holes-count": Mutant(file="plan.py", old="batch.loss_mask.cpu() & live", new="batch.loss_mask.cpu()"),
+    "sees-the-future": Mutant(
+        file="attention.py",
+        old="flash_attention_for_cpu(q, k, v, 0.0, True,",
+        new="flash_attention_for_cpu(q, k, v, 0.0, False,",
+    ),
+    "backward-with-the-causal-denominator": Mutant(
+        file="attention.py", old="index_copy(0, slots, joint.squeeze(-1))", new="clone()"
+    ),
+    "embedding-and-hidden-swapped": Mutant(file="unroll.py", old="embed_q=q[:, :size]", new="embed_q=q[:, size:]"),
+    "mask-forgets-the-draft-vocabulary": Mutant(
+        file="loss.py",
+        old="kept = teacher.in_vocab.nonzero()",
+        new="kept = (teacher.in_vocab | True).nonzero()",
+    ),
+    "tie-goes-to-the-draft": Mutant(
+        file="teacher.py", old="(head.draft_ids[best] < rest_id)", new="(head.draft_ids[best] >= 0)"
+    ),
+    "acceptance-on-the-draft-scale": Mutant(file="loss.py", old="logits.sub_(lse[:, None]).exp_()", new="p.clone()"),
+    "accuracy-over-pairs": Mutant(
+        file="loss.py", old='"supervised": plan.offset >= k', new='"supervised": plan.offset > k'
+    ),
+    "cut-after-masking": Mutant(
+        file="batch.py", old="loss_mask=mask[:limit]", new="loss_mask=mask[-limit:]", tests=BATCH
+    ),
+    "gradient-is-a-mean-over-ranks": Mutant(
+        file="parallelize.py",
+        old="sharded.set_gradient_divide_factor(1.0)",
+        new="sharded.set_gradient_divide_factor(2.0)",
+        tests=("tests/numerics/test_sharding.py::test_a_rank_of_holes_reduces_with_the_others",),
+    ),
+}
+
+
+def run_suite(sources: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(sources), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    copy = tmp_path / "runtime"
+    shutil.copytree(ROOT / "runtime", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.mark.slow
+def test_the_copy_is_what_is_tested_and_passes_unchanged(sources: Path) -> None:
+    result = run_suite(sources, (*NUMERICS, *BATCH))
+    assert result.returncode == 0, result.stdout
+    (sources / EAGLE3 / "plan.py").write_text("raise RuntimeError('the copy is imported')\n")
+    assert "the copy is imported" in run_suite(sources, NUMERICS).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS.keys())
+def test_the_suite_notices(mutant: Mutant, sources: Path) -> None:
+    file = sources / EAGLE3 / mutant.file
+    text = file.read_text()
+    assert text.count(mutant.old) == 1, f"{mutant.old!r} occurs {text.count(mutant.old)} times"
+    file.write_text(text.replace(mutant.old, mutant.new))
+    result = run_suite(sources, mutant.tests)
+    assert result.returncode == 1, result.stdout
+    assert "FAILED" in result.stdout
