@@ -125,7 +125,7 @@ def probe(address: str) -> None:
 def load_library() -> Any:  # noqa: ANN401 - the package ships no types
     """The `mooncake.store` module. Raises `UserError` when it is absent or lacks a call that we need."""
     # The library logs every set-up and removal at INFO to stderr; warnings are enough unless the user asks for more.
-    os.environ.setdefault("GLOG_minloglevel", "1")
+    os.environ.setdefault("MC_LOG_LEVEL", "WARNING")
     try:
         library = importlib.import_module("mooncake.store")
     except ImportError as error:
