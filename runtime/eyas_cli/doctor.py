@@ -124,7 +124,7 @@ def _loopback(address: str, port: int) -> Check:
 
 
 def _database(path: Path) -> Check:
-    from eyas_runtime.metadata.sqlite import inspect
+    from eyas_runtime.metadata.offline import inspect
 
     problem = inspect(path)
     return Check("database", "error" if problem else "ok", problem or f"{path} is sound")

@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, standalone_mode=True)
     except EyasError as error:
-        print(f"eyas: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(Exit.TEMPORARY)

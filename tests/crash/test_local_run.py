@@ -1,0 +1,145 @@
+"""The promise itself, with the real command and real processes: kill anything, get the same weights.
+
+The reference is a run that nobody touched. Each disturbed run must end `Complete` with the same SHA-256, every sample
+trained once, and nothing left in the store.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.local_job import LocalJob, local_job
+from support.tiny_target import make_tiny_target, write_tiny_prompts
+
+pytestmark = pytest.mark.slow
+PROMPTS = 48
+WINDOW = 4
+STEPS = PROMPTS // WINDOW
+MOONCAKE = {
+    "store.backend": "Mooncake",
+    "store.mooncake": {"nodes": {"replicas": 1, "segmentSize": "128Mi"}},
+    "store.maxResidentBytes": "32Mi",
+}
+ROLES = ("producer", "consumer", "metadata", "store-master", "store-node")
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("inputs")
+    make_tiny_target(folder / "models" / "tiny")
+    (folder / "data").mkdir()
+    write_tiny_prompts(folder / "data" / "prompts.jsonl", PROMPTS)
+    return {"models": folder / "models", "data": folder / "data"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(volumes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    with local_job(tmp_path_factory.mktemp("undisturbed"), volumes) as job:
+        result = job.finish()
+    assert (result["state"], result["exact"], result["steps"]) == ("Complete", True, STEPS)
+    assert result["samplesTrained"] == PROMPTS
+    return result
+
+
+def assert_same(job: LocalJob, result: dict[str, Any], undisturbed: dict[str, Any]) -> None:
+    assert result["state"] == "Complete"
+    assert result["weightsSha256"] == undisturbed["weightsSha256"]
+    assert result["exact"] is True
+    audit = job.audit()
+    assert (audit["trainedOnce"], audit["trainedTwice"], audit["missing"]) == (PROMPTS, 0, 0)
+    assert (audit["residentObjects"], audit["residentBytes"], audit["liveLeases"]) == (0, 0, 0)
+    assert job.run.processes() == ()
+
+
+def test_the_store_does_not_change_the_weights(
+    volumes: dict[str, Path], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    with local_job(tmp_path, volumes, **MOONCAKE) as job:
+        assert_same(job, job.finish(), undisturbed)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_three_kills_of_a_role_change_nothing(
+    role: str, volumes: dict[str, Path], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    with local_job(tmp_path, volumes, **MOONCAKE) as job:
+        killed: set[int] = set()
+        for step in (2, 5, 8):
+            job.wait_for_step(step)
+            killed.update(job.kill(role))
+        result = job.finish()
+        assert_same(job, result, undisturbed)
+        assert len(killed) >= 3
+        assert result["incidents"], "a kill that nobody reported"
+
+
+def test_the_whole_tree_killed_and_started_again_changes_nothing(
+    volumes: dict[str, Path], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    with local_job(tmp_path, volumes, **MOONCAKE) as job:
+        for step in (3, 7):
+            job.wait_for_step(step)
+            job.kill_tree()
+            job.start()
+        assert_same(job, job.finish(), undisturbed)
+        assert job.start().finish()["weightsSha256"] == undisturbed["weightsSha256"]  # Complete already: exit 0.
+
+
+def test_hazard_01_metadata_volume_deleted_in_mid_run_is_restored_from_the_newest_checkpoint(
+    volumes: dict[str, Path], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    with local_job(tmp_path, volumes) as job:
+        job.wait_for_step(6)
+        claim = next((job.workdir / "claims").glob("*metadata*"))
+        shutil.rmtree(claim)
+        assert_same(job, job.finish(), undisturbed)
+
+
+@pytest.mark.parametrize("role", ["producer", "consumer", "metadata"])
+def test_hazard_25_a_paused_process_past_its_lease_changes_nothing(
+    role: str, volumes: dict[str, Path], undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    with local_job(tmp_path, volumes) as job:
+        job.wait_for_step(3)
+        index = 0 if role == "metadata" else 1
+        paused = job.kill(role, number=signal.SIGSTOP, index=index)
+        if role == "consumer":
+            # A stopped rank stops everything: the service must find the hang and replace it.
+            job.wait_until("the hang's incident", lambda: "Hang" in (job.workdir / "status.json").read_text())
+        elif role == "producer":
+            job.wait_for_step(STEPS - 2)
+        _continue(paused)
+        assert_same(job, job.finish(), undisturbed)
+
+
+def _continue(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_every_sample_once_when_the_width_changes_between_restarts(volumes: dict[str, Path], tmp_path: Path) -> None:
+    with local_job(tmp_path, volumes) as job:
+        for step, processes in ((4, 1), (8, 3)):
+            job.wait_for_step(step)
+            job.kill_tree()
+            text = job.job.read_text()
+            job.job.write_text("\n".join(
+                f"    processesPerPod: {processes}" if "processesPerPod" in line else line for line in text.splitlines()
+            ))  # fmt: skip
+            job.start()
+        result = job.finish()
+        audit = job.audit()
+        assert (audit["trainedOnce"], audit["trainedTwice"], audit["missing"]) == (PROMPTS, 0, 0)
+        assert result["state"] == "Complete"
+        assert result["exact"] is False, "another world size gives other bits, and the job must say so"
+
+
+def test_colocated_equals_disaggregated(volumes: dict[str, Path], undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    with local_job(tmp_path, volumes, mode="Colocated", **{"store.backend": "Memory"}) as job:
+        assert job.finish()["weightsSha256"] == undisturbed["weightsSha256"]
