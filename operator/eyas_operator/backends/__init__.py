@@ -1,0 +1,1 @@
+"""Adapters of the `Cluster` port: the Kubernetes API and this machine."""
