@@ -139,6 +139,17 @@ def test_what_padding_and_holes_hold_reaches_nothing_not_even_a_nan() -> None:
     assert_same_gradients(got, want)
 
 
+@pytest.mark.parametrize("field", ["aux", "target"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_sample_that_is_not_finite_shows_in_its_own_counts_alone(field: str, value: float) -> None:
+    case = a_case()
+    batch = normalise([a_sample(case.config, n, mask=[1] * n) for n in (9, 12, 7)], case.config)
+    getattr(batch, field)[1, 4, 2] = value
+    head = target_head(case.head, case.vocab, dtype=torch.float64)
+    counts = case.draft(batch, head, 1.0).counts
+    assert torch.isfinite(counts).flatten(0, 1).all(0).tolist() == [True, False, True]
+
+
 def test_a_batch_of_holes_gives_zero_gradients_to_every_parameter() -> None:
     case = a_case()
     result, got = case.run([None, None])

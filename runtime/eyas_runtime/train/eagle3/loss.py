@@ -115,10 +115,13 @@ class _Sums:
         self.grad_weight: Tensor | None = None
 
     def count(self, k: int, owner: Tensor, columns: dict[str, Tensor]) -> None:
-        """Add values [m] of pairs of step k to their samples `owner` [m], in an order that is always the same."""
-        values = torch.stack([value.to(torch.float64) for value in columns.values()])
-        samples = torch.arange(self.counts.shape[2], device=owner.device)
-        self.counts[[COUNTS.index(name) for name in columns], k] += values @ (owner[:, None] == samples).double()
+        """Add values [m] of pairs of step k to their samples `owner` [m].
+
+        The order is always the same, and a value that is not finite shows in its own sample alone.
+        """
+        mine = owner == torch.arange(self.counts.shape[2], device=owner.device)[:, None]
+        for name, value in columns.items():
+            self.counts[COUNTS.index(name), k] += torch.where(mine, value.to(torch.float64), 0.0).sum(dim=1)
 
     def learn(self, pairs: _Pairs, rows: Tensor, gradient: Tensor, weight: Tensor) -> None:
         """Carry the gradient of logits [M, D], before the scale of each step, into the two operands."""

@@ -82,6 +82,8 @@ def teach(hidden: Tensor, head: TargetHead) -> Teacher:
             rest_top = torch.where(better, block_top, rest_top)
             lse = torch.logaddexp(lse, block_top + block.sub_(block_top[:, None]).exp_().sum(1).log())
         in_vocab = (top > rest_top) | ((top == rest_top) & (head.draft_ids[best] < rest_id))
+        # A teacher that is not finite must show in its sample's loss, not vanish from it.
+        in_vocab |= ~lse.isfinite()
         return Teacher(logits, lse, best, in_vocab)
 
 

@@ -55,7 +55,7 @@ def test_an_update_uses_the_rate_of_its_step() -> None:
     model = a_model()
     before = [p.detach().clone() for p in model.parameters()]
     optimizer_step(model, make_optimizer(model, CONFIG), CONFIG, 50)
-    moved = max(float((a - b).abs().max()) for a, b in zip(before, model.parameters(), strict=True))
+    moved = max(float((a - b).detach().abs().max()) for a, b in zip(before, model.parameters(), strict=True))
     from eyas_runtime.train.eagle3.schedule import learning_rate
 
     assert moved == pytest.approx(learning_rate(CONFIG.schedule, 50), rel=1e-3)
