@@ -127,3 +127,6 @@ def tiny_job(
         "endpoints": Endpoints(metadata_url=metadata_url, rendezvous_host="127.0.0.1", rendezvous_port=1),
     }  # fmt: skip
     return JobConfig(**cast("dict[str, Any]", {**fields, **others}))
+
+
+make_prompts = write_tiny_prompts

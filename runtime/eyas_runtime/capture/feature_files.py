@@ -8,7 +8,6 @@ checked against the others. Bytes depend on the file alone, so one object may se
 
 import gzip
 import io
-import pickle
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import BinaryIO, Final
 
 import torch
 from torch import Tensor
+from torch._weights_only_unpickler import UnpicklingError  # type: ignore[attr-defined]
 
 from eyas_contract.errors import Corrupt, Transient, UserError
 from eyas_contract.refs import PromptTask
@@ -148,7 +148,7 @@ def _load(source: Path | io.BytesIO, path: Path) -> dict[str, object]:
         source.seek(0)
     try:
         raw = torch.load(source, map_location="cpu", weights_only=True, mmap=isinstance(source, Path))
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+    except (UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise Corrupt(f"{path} cannot be read as plain tensors: {first}") from error
     if not isinstance(raw, dict):

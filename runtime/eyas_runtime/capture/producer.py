@@ -23,7 +23,7 @@ from eyas_runtime.failpoints import hit
 from eyas_runtime.inputs import check_inputs, digest_inputs
 
 LOG: Final = logging.getLogger("eyas.capture")
-POLL_SECONDS: Final = 5.0
+POLL_SECONDS: Final = 2.0
 """Longest wait of one lease call."""
 PAUSE_SECONDS: Final = 0.2
 """Between lease calls that gave nothing, should the service not hold them."""
