@@ -18,6 +18,7 @@ JOB_UID = JobUid("testjob0001")
 BYTES_PER_TOKEN = 64
 BYTES_PER_SAMPLE = 100
 NOW = 1_700_000_000.0
+NO_INCARNATION = Incarnation("")
 
 
 def facts(**changes: object) -> JobFacts:
@@ -102,7 +103,7 @@ class Actor:
     attempt: int = 1
     world_size: int = 2
     count: int = 0
-    incarnation: Incarnation = Incarnation("")
+    incarnation: Incarnation = NO_INCARNATION
     ordinal: int = 0
     step: int = 0
     orders: dict[int, wire.Order] = field(default_factory=dict)

@@ -1,0 +1,287 @@
+"""Gang, orders, acks and losses of the in-memory store."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
+
+import msgspec
+
+from eyas_contract import wire
+from eyas_contract.errors import Closed, Conflict, UserError
+from eyas_contract.ids import Incarnation
+from eyas_contract.states import Sample
+from eyas_runtime.metadata.fake_capture import FakeCapture
+from eyas_runtime.metadata.fake_state import GangRow
+from eyas_runtime.metadata.port import GangState
+
+
+class FakeGang(FakeCapture):
+    """Members of the gang."""
+
+    def gang(self) -> GangState:
+        gang, durable = self._newest_gang(), self._durable_step
+        sealed = max([durable, *self._windows])
+        if gang is None:
+            return GangState(
+                attempt=self._attempt,
+                incarnation=None,
+                open=False,
+                checkpoint_step=durable,
+                checkpoint_directory="",
+                world_size=0,
+                orders_given=0,
+                sealed_step=sealed,
+                acked_step=durable,
+                durable_step=durable,
+                checkpoint_ordered_step=0,
+                ordered_step=durable,
+                ending=False,
+            )
+        pending = gang.open and gang.ordered_checkpoint_step > durable
+        return GangState(
+            attempt=self._attempt,
+            incarnation=gang.incarnation,
+            open=gang.open,
+            checkpoint_step=gang.checkpoint_step,
+            checkpoint_directory=gang.checkpoint_directory,
+            world_size=gang.world_size,
+            orders_given=len(gang.orders),
+            sealed_step=sealed,
+            acked_step=gang.acked_step,
+            durable_step=durable,
+            checkpoint_ordered_step=gang.ordered_checkpoint_step if pending else 0,
+            ordered_step=gang.trained_step,
+            ending=gang.ending,
+        )
+
+    def join(self, attempt: int, rank: int, process: str, *, now: float) -> GangState:
+        self._assert_attempt(attempt)
+        member = self._members.get(process)
+        if member is not None and not member[0].open:
+            raise Closed(f"incarnation {member[0].incarnation} of this process is closed")
+        gang = self._newest_gang()
+        if gang is None or not gang.open or gang.attempt != attempt:
+            return msgspec.structs.replace(self.gang(), incarnation=None, open=False)
+        if not 1 <= rank < gang.world_size:
+            raise UserError(f"rank {rank} cannot join: ranks of this gang are 1..{gang.world_size - 1}")
+        if member is None and any(other is gang and taken == rank for other, taken in self._members.values()):
+            message = f"rank {rank} was started again while its gang was running"
+            self._close_gang(gang, klass="ChildExited", message=message, now=now)
+            return msgspec.structs.replace(self.gang(), incarnation=None)
+        self._members.setdefault(process, (gang, rank))
+        return self.gang()
+
+    def close_incarnation(self, incarnation: Incarnation, *, klass: str, message: str, now: float) -> None:
+        gang = self._newest_gang()
+        if gang is not None and gang.incarnation == incarnation and gang.open:
+            self._close_gang(gang, klass=klass, message=message, now=now)
+
+    def report_exit(self, request: wire.ExitRequest, *, now: float) -> None:
+        self._assert_attempt(request.attempt)
+        gang, member = self._newest_gang(), self._members.get(request.process)
+        if gang is None or not gang.open or member is None or member[0] is not gang:
+            return
+        if request.code in (0, 75) and gang.ending:
+            return
+        how = f"signal {-request.code}" if request.code < 0 else f"code {request.code}"
+        message = f"rank {request.rank} ended with {how}{': ' if request.reason else ''}{request.reason}"
+        self._close_gang(gang, klass="ChildExited", message=message, now=now)
+
+    def closed_processes(self, attempt: int, processes: Sequence[str]) -> tuple[str, ...]:
+        self._assert_attempt(attempt)
+        return tuple(p for p in processes if p in self._members and not self._members[p][0].open)
+
+
+class FakeTraining(FakeGang):
+    """Orders, acks and losses."""
+
+    def order(self, incarnation: Incarnation, ordinal: int) -> wire.Order | None:
+        gang = self._open_gang(incarnation)
+        if not 0 <= ordinal < len(gang.orders):
+            return None
+        order = gang.orders[ordinal]
+        if order.kind == "train" and order.step <= self._durable_step:
+            raise Conflict(f"order {ordinal} was carried out long ago")
+        return order
+
+    def window_ready(self, step: int) -> bool:
+        places = self._schedule.window(step)
+        if step < 1 or not places:
+            return False
+        if self._unready(places) and self._facts.retain_objects:
+            leased = {row.grant.group for row in self._live()}
+            for group in sorted({self._schedule.group_of(sequence) for sequence in places} - leased):
+                self._attach_group(group)
+        return not self._unready(places)
+
+    def _unready(self, places: range) -> bool:
+        return any(self._state(sequence) not in (Sample.READY, Sample.DEAD) for sequence in places)
+
+    def give_train_order(self, incarnation: Incarnation, ordinal: int, step: int, *, now: float) -> wire.Order:
+        gang = self._open_gang(incarnation)
+
+        def make() -> wire.Order:
+            if step != gang.trained_step + 1:
+                raise Conflict(f"after window {gang.trained_step} comes {gang.trained_step + 1}, not {step}")
+            if not self.window_ready(step):
+                raise Conflict(f"window {step} is not ready")
+            order = wire.Order(
+                ordinal=ordinal,
+                kind="train",
+                step=step,
+                version=self._windows.setdefault(step, 1),
+                entries=self._entries(self._schedule.window(step)),
+                prefetch=tuple(e.ref for e in self._entries(self._schedule.window(step + 1)) if e.ref is not None),
+            )
+            gang.trained_step = step
+            return order
+
+        return self._give(gang, ordinal, "train", step, make)
+
+    def give_checkpoint_order(
+        self, incarnation: Incarnation, ordinal: int, step: int, *, last: bool, reason: str, now: float
+    ) -> wire.Order:
+        gang = self._open_gang(incarnation)
+
+        def make() -> wire.Order:
+            _assert_boundary(gang, step)
+            if step <= self._durable_step:
+                raise Conflict(f"step {step} is durable already")
+            gang.ordered_checkpoint_step = step
+            return wire.Order(
+                ordinal=ordinal,
+                kind="checkpoint",
+                step=step,
+                last=last,
+                reason=_reason(reason),
+                state=self._record(step),
+            )
+
+        return self._give(gang, ordinal, "checkpoint", step, make)
+
+    def give_stop_order(
+        self, incarnation: Incarnation, ordinal: int, step: int, *, reason: str, now: float
+    ) -> wire.Order:
+        gang = self._open_gang(incarnation)
+
+        def make() -> wire.Order:
+            _assert_boundary(gang, step)
+            return wire.Order(ordinal=ordinal, kind="stop", step=step, last=True, reason=_reason(reason))
+
+        return self._give(gang, ordinal, "stop", step, make)
+
+    def record_train_ack(self, request: wire.AckRequest, *, now: float) -> None:
+        gang = self._open_gang(request.incarnation)
+        places = self._schedule.window(request.step)
+        for verdict in request.verdicts:
+            if verdict.step != request.step or verdict.sequence not in places:
+                raise UserError(f"a verdict on sequence number {verdict.sequence} is not about window {request.step}")
+        if len(request.metrics) > 500:
+            raise UserError(f"an ack carries {len(request.metrics)} metrics; at most 500 are kept")
+        metrics = {name: value for name, value in request.metrics.items() if math.isfinite(value)}
+        if gang.checkpoint_step < request.step <= gang.acked_step:
+            if request.step not in gang.verdicts:
+                self._metrics[request.step] = metrics
+            return
+        if request.step != gang.acked_step + 1:
+            raise Conflict(f"window {request.step} cannot be acked after window {gang.acked_step}")
+        handed = [o.version for o in gang.orders if o.kind == "train" and o.step == request.step]
+        if handed != [request.version]:
+            raise Conflict(f"version {request.version} of window {request.step} was not handed to this incarnation")
+        gang.acked_step = request.step
+        gang.verdicts[request.step] = request.verdicts
+        self._metrics[request.step] = metrics
+        self._recover(now, losses=False)
+
+    def report_lost(self, incarnation: Incarnation, samples: Sequence[wire.LostSample], *, now: float) -> int:
+        gang, total = self._open_gang(incarnation), self._schedule.total
+        for sample in samples:
+            if not 0 <= sample.sequence < total:
+                raise UserError(f"sequence number {sample.sequence} is outside 0..{total - 1}")
+        hit = {s.generation for s in samples if (row := self._samples.get(s.sequence)) and row.object == s.generation}
+        lost = self._lose_objects(hit)
+        for generation in hit:
+            self._objects[generation].state = "garbage"
+        if lost:
+            reasons = sorted({sample.reason for sample in samples})
+            message = f"{lost} samples, the first is {min(s.sequence for s in samples)}: {'; '.join(reasons[:4])}"
+            self._note(
+                wire.Incident(klass="SampleLost", unit="store", message=message, detected=now, step=gang.acked_step)
+            )
+        return lost
+
+    def current_refs(
+        self, incarnation: Incarnation, step: int, version: int, sequences: Sequence[int]
+    ) -> wire.RefsReply:
+        self._open_gang(incarnation)
+        if step not in self._windows:
+            raise UserError(f"window {step} was never sealed")
+        if self._windows[step] != version:
+            raise Closed(f"window {step} has version {self._windows[step]} now")
+        places = self._schedule.window(step)
+        for sequence in sequences:
+            if sequence not in places or self._state(sequence) == Sample.DEAD:
+                raise UserError(f"window {step} has no live sample {sequence}")
+        refs = {sequence: self._ref(sequence) for sequence in sequences}
+        return wire.RefsReply(
+            refs=tuple(ref for sequence in sequences if (ref := refs[sequence]) is not None),
+            pending=tuple(sequence for sequence in sequences if refs[sequence] is None),
+        )
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    def _entries(self, places: range) -> tuple[wire.WindowEntry, ...]:
+        return tuple(wire.WindowEntry(sequence=sequence, ref=self._ref(sequence)) for sequence in places)
+
+    def _give(self, gang: GangRow, ordinal: int, kind: str, step: int, make: Callable[[], wire.Order]) -> wire.Order:
+        if not 0 <= ordinal <= len(gang.orders):
+            raise Conflict(f"order {ordinal} is out of turn: {len(gang.orders)} were given")
+        if ordinal < len(gang.orders):
+            stored = self.order(gang.incarnation, ordinal)
+            if stored is None or (stored.kind, stored.step) != (kind, step):
+                raise Conflict(f"order {ordinal} was given already, and is another one")
+            return stored
+        if gang.ending:
+            raise Conflict("the last order of this incarnation was given")
+        order = make()
+        gang.orders.append(order)
+        gang.ending = order.last
+        return order
+
+    def _record(self, step: int) -> wire.CheckpointState:
+        end = self._schedule.end_of(step)
+        return wire.CheckpointState(
+            job_uid=self._facts.job_uid,
+            store_epoch=self._facts.store_epoch,
+            step=step,
+            inputs=None if self._prepared is None else self._prepared.inputs,
+            dead_letters=tuple(letter for letter in self._dead_letters(end) if letter.source != "prepare"),
+            capture_fingerprint=self._capture_fingerprint,
+            inexact_reasons=tuple(self._inexact[:100]),
+            generation_floor=self._generation,
+            attempt=self._attempt,
+            samples_recaptured=self._recaptured,
+            training_fingerprint=self._training_fingerprint,
+            world_size=self._world_size,
+        )
+
+    def _dead_letters(self, high: int) -> list[wire.DeadLetter]:
+        return [
+            wire.DeadLetter(
+                sequence=sequence,
+                step=self._schedule.step_of(sequence),
+                reason=row.reason,
+                source=cast(Literal["producer", "rank", "prepare"], row.source),
+            )
+            for sequence, row in sorted(self._samples.items())
+            if row.state == Sample.DEAD and sequence < high
+        ]
+
+
+def _assert_boundary(gang: GangRow, step: int) -> None:
+    if step != gang.trained_step:
+        raise Conflict(f"the boundary is at step {gang.trained_step}, not {step}")
+
+
+def _reason(text: str) -> Literal["", "schedule", "pressure", "drain", "complete"]:
+    return cast(Literal["", "schedule", "pressure", "drain", "complete"], text)

@@ -1,0 +1,106 @@
+"""Theme "gang" of the SQLite store: the members of an incarnation, and whether they may go on."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from eyas_contract import wire
+from eyas_contract.errors import Closed, Fenced, UserError
+from eyas_contract.exits import Exit
+from eyas_contract.ids import Incarnation
+from eyas_runtime.metadata.port import GangState
+from eyas_runtime.metadata.sqlite_needs import Needs
+
+_CLEAN_CODES: Final = (Exit.DONE, Exit.TEMPORARY)
+
+
+class Gang(Needs):
+    """Members of the gang: who is in, who left, and whether they may go on."""
+
+    def gang(self) -> GangState:
+        gang, progress = self._newest_gang(), self._progress()
+        sealed = max(self._db.integer("sealed_step"), progress.durable_step)
+        if gang is None:
+            return GangState(
+                attempt=progress.attempt,
+                incarnation=None,
+                open=False,
+                checkpoint_step=progress.durable_step,
+                checkpoint_directory="",
+                world_size=0,
+                orders_given=0,
+                sealed_step=sealed,
+                acked_step=progress.durable_step,
+                durable_step=progress.durable_step,
+                checkpoint_ordered_step=0,
+                ordered_step=progress.durable_step,
+                ending=False,
+            )
+        ordered = gang.ordered_checkpoint_step
+        return GangState(
+            attempt=progress.attempt,
+            incarnation=gang.incarnation,
+            open=gang.open,
+            checkpoint_step=gang.checkpoint_step,
+            checkpoint_directory=gang.checkpoint_directory,
+            world_size=gang.world_size,
+            orders_given=gang.orders_given,
+            sealed_step=sealed,
+            acked_step=gang.acked_step,
+            durable_step=progress.durable_step,
+            checkpoint_ordered_step=ordered if gang.open and ordered > progress.durable_step else 0,
+            ordered_step=gang.trained_step,
+            ending=bool(gang.ending),
+        )
+
+    def join(self, attempt: int, rank: int, process: str, *, now: float) -> GangState:
+        self._assert_attempt(attempt)
+        member = self._db.one("member", process=process)
+        if member is not None and member[1] != "open":
+            raise Closed(f"incarnation {member[0]!s} of this process is closed")
+        gang = self._newest_gang()
+        if gang is None or not gang.open or gang.attempt != attempt:
+            return msgspec.structs.replace(self.gang(), incarnation=None, open=False)
+        if not 1 <= rank < gang.world_size:
+            raise UserError(f"rank {rank} cannot join: ranks of this gang are 1..{gang.world_size - 1}")
+        if member is not None:
+            return self.gang()
+        before = self._db.one("member_of_rank", number=gang.number, rank=rank)
+        with self._db.transaction():
+            if before is None:
+                self._db.run("add_member", process=process, incarnation=gang.incarnation, rank=rank)
+            else:
+                message = f"rank {rank} was started again while its gang was running"
+                self._close_gang(gang, klass="ChildExited", message=message, now=now)
+        state = self.gang()
+        return state if before is None else msgspec.structs.replace(state, incarnation=None)
+
+    def close_incarnation(self, incarnation: Incarnation, *, klass: str, message: str, now: float) -> None:
+        gang = self._newest_gang()
+        if gang is None or gang.incarnation != incarnation or not gang.open:
+            return
+        with self._db.transaction():
+            self._close_gang(gang, klass=klass, message=message, now=now)
+
+    def report_exit(self, request: wire.ExitRequest, *, now: float) -> None:
+        self._assert_attempt(request.attempt)
+        gang, member = self._newest_gang(), self._db.one("member", process=request.process)
+        if gang is None or not gang.open or member is None or member[0] != gang.incarnation:
+            return
+        if request.code in _CLEAN_CODES and gang.ending:
+            return
+        how = f"signal {-request.code}" if request.code < 0 else f"code {request.code}"
+        message = f"rank {request.rank} ended with {how}{': ' if request.reason else ''}{request.reason}"
+        with self._db.transaction():
+            self._close_gang(gang, klass="ChildExited", message=message, now=now)
+
+    def closed_processes(self, attempt: int, processes: Sequence[str]) -> tuple[str, ...]:
+        self._assert_attempt(attempt)
+        rows = ((process, self._db.one("member", process=process)) for process in processes)
+        return tuple(process for process, row in rows if row is not None and row[1] == "closed")
+
+    def _assert_attempt(self, attempt: int) -> None:
+        newest = self._progress().attempt
+        if attempt < newest:
+            raise Fenced(f"attempt {attempt} is over: attempt {newest} has begun")
