@@ -1,6 +1,6 @@
 """Every object that a job would become on a cluster, without one: the plan's own first passes, printed.
 
-Pure. What `render` shows is what `plan` would create first: attempt 1, store epoch 1, every unit under its first serial.
+Pure. What `render` shows is what `plan` would create first: attempt 1, store epoch 1, each unit under its first serial.
 """
 
 from dataclasses import replace

@@ -12,6 +12,7 @@ from typing import Final
 from eyas_operator.api.job import JobSpec, Mode
 from eyas_operator.api.pools import FabricMode
 from eyas_operator.api.store import AccessMode, Protocol, StoreBackend
+from eyas_operator.environment import MOUNT_PATHS
 
 IMMUTABLE: Final = ("mode", "target", "data", "draft", "training", "store", "volumes")
 
@@ -24,7 +25,7 @@ class Rule:
     message: str
     holds: Callable[[JobSpec], bool]
     cel: str
-    """The same over `self`, the spec."""
+    """The same over `self`, the spec; empty where CEL cannot say it."""
 
 
 def _fabric_where_rdma(spec: JobSpec) -> bool:
@@ -43,6 +44,24 @@ def _volumes_have_one_source(spec: JobSpec) -> bool:
         sum(source is not None for source in (volume.persistent_volume_claim, volume.config_map, volume.empty_dir)) == 1
         for pod in pods
         for volume in pod.spec.volumes
+    )
+
+
+def _mounts_are_declared(spec: JobSpec) -> bool:
+    pods = (spec.producers.template, spec.consumers.template)
+    return all(
+        {mount.name for mount in pod.container.volume_mounts} <= {volume.name for volume in pod.spec.volumes}
+        for pod in pods
+    )
+
+
+def _mounts_are_free(spec: JobSpec) -> bool:
+    pods = (spec.producers.template, spec.consumers.template)
+    paths = [mount.mount_path.rstrip("/") for pod in pods for mount in pod.container.volume_mounts]
+    return not any(
+        path == taken or path.startswith(f"{taken}/") or taken.startswith(f"{path}/")
+        for path in paths
+        for taken in MOUNT_PATHS.values()
     )
 
 
@@ -120,7 +139,7 @@ RULES: Final = (
         path="spec.store.maxResidentBytes",
         message="must be at least 1Mi",
         holds=lambda spec: spec.store.max_resident_bytes >= 2**20,
-        cel="quantity(string(self.store.maxResidentBytes)).compareTo(quantity('1Mi')) >= 0",
+        cel="",
     ),
     Rule(
         path="spec.recovery.backoff.maxSeconds",
@@ -133,6 +152,18 @@ RULES: Final = (
         message="and spec.consumers.template.spec.volumes: each volume needs exactly one source",
         holds=_volumes_have_one_source,
         cel=f"({_ONE_SOURCE_CEL.format('self.producers')}) && ({_ONE_SOURCE_CEL.format('self.consumers')})",
+    ),
+    Rule(
+        path="spec.producers.template.spec.containers[0].volumeMounts",
+        message="and spec.consumers.template.spec.containers[0].volumeMounts: must name volumes of the same template",
+        holds=_mounts_are_declared,
+        cel="",
+    ),
+    Rule(
+        path="spec.producers.template.spec.containers[0].volumeMounts",
+        message="and spec.consumers.template.spec.containers[0].volumeMounts: must not meet a path that Eyas mounts",
+        holds=_mounts_are_free,
+        cel="",
     ),
 )
 

@@ -1,0 +1,231 @@
+"""The resource's types: what is accepted, what is refused, and in which words."""
+
+from typing import Any
+
+import pytest
+
+from eyas_contract.errors import UserError
+from eyas_operator.api import load_yaml, parse
+from eyas_operator.api.base import parse_quantity, render_quantity
+from eyas_operator.api.rules import IMMUTABLE, immutable_digest
+from eyas_operator.errors import SpecError
+from support.operator_world import a_body
+
+
+def errors_of(body: dict[str, Any]) -> tuple[str, ...]:
+    with pytest.raises(SpecError) as caught:
+        parse(body)
+    return caught.value.lines
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """A valid body with one field, given by its path under spec, set to `value` (a tuple () removes it)."""
+    body = a_body()
+    *parents, last = path.split(".")
+    place = body["spec"]
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    if value == ():
+        del place[last]
+    else:
+        place[last] = value
+    return body
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        ("training.windowSize", 0, "spec.training.windowSize: must be at least 1"),
+        ("training.windowSize", "64", "spec.training.windowSize: must be a whole number"),
+        ("training.windowSize", 1.5, "spec.training.windowSize: must be a whole number"),
+        ("training.windowSize", True, "spec.training.windowSize: must be a whole number"),
+        ("training.learningRate", "1e-4", "spec.training.learningRate: must be a number"),
+        ("training.learningRate", 0, "spec.training.learningRate: must be more than 0.0"),
+        ("training.warmupRatio", 1, "spec.training.warmupRatio: must be less than 1.0"),
+        ("training.microBatchSize", 9, "spec.training.microBatchSize: must be at most spec.training.windowSize"),
+        ("training.windowsize", 3, "spec.training.windowsize: is not a known field; did you mean windowSize?"),
+        ("training.deterministic", "yes", "spec.training.deterministic: must be true or false"),
+        ("target.model", (), "spec.target.model: is required"),
+        ("target.model", "", "spec.target.model: must have at least 1 characters"),
+        ("target.dtype", "fp8", "spec.target.dtype: must be float32, bfloat16 or float16"),
+        (
+            "target.captureLayers",
+            [3, 2, 9],
+            "spec.target.captureLayers: must be three ascending layer numbers between 0 and 1000",
+        ),
+        ("target", [], "spec.target: must be an object"),
+        ("data.prompts", "p.jsonl", "spec.data.prompts: must be a list"),
+        ("data.prompts", [1], "spec.data.prompts[0]: must be a string"),
+        ("data.prompts", [], "spec.data: needs exactly one of prompts and features"),
+        ("data.features", ["/data/f"], "spec.data: needs exactly one of prompts and features"),
+        (
+            "store.maxResidentBytes",
+            "1GB",
+            "spec.store.maxResidentBytes: must be a quantity of bytes such as 512Mi or 140Gi",
+        ),
+        ("store.maxResidentBytes", "1Ki", "spec.store.maxResidentBytes: must be at least 1Mi"),
+        ("store.backend", "Redis", "spec.store.backend: must be Mooncake, SharedDirectory or Memory"),
+        ("store.sharedDirectory", {}, "spec.store.sharedDirectory: is only for backend: SharedDirectory"),
+        (
+            "store.mooncake.protocol",
+            "RDMA",
+            "spec.fabric.mode: must be DevicePlugin when spec.store.mooncake.protocol is RDMA",
+        ),
+        (
+            "store.mooncake.external",
+            {"masterAddress": "pool:1", "masterMetricsAddress": "pool:2"},
+            "spec.store.mooncake: needs at most one of nodes and external",
+        ),
+        ("volumes.checkpoints.claimName", "c", "spec.volumes.checkpoints: needs exactly one of claimName and size"),
+        (
+            "volumes.checkpoints.accessMode",
+            "ReadWriteOnce",
+            "spec.volumes.checkpoints.accessMode: must be ReadWriteMany when there are several consumers",
+        ),
+        (
+            "consumers.gpus",
+            1,
+            "spec.consumers.gpus: must be 0 or equal to spec.consumers.processesPerPod: each rank has one GPU",
+        ),
+        ("producers.replicas", 513, "spec.producers.replicas: must be at most 512"),
+        (
+            "recovery.backoff",
+            {"baseSeconds": 5, "maxSeconds": 1},
+            "spec.recovery.backoff.maxSeconds: must be at least spec.recovery.backoff.baseSeconds",
+        ),
+        (
+            "producers.template",
+            {"spec": {"hostNetwork": True}},
+            "spec.producers.template.spec.hostNetwork: is not a known field",
+        ),
+        (
+            "producers.template",
+            {"spec": {"serviceAccountName": "admin"}},
+            "spec.producers.template.spec.serviceAccountName: is not a known field",
+        ),
+        (
+            "producers.template",
+            {"spec": {"volumes": [{"name": "x-a", "hostPath": {"path": "/"}}]}},
+            "spec.producers.template.spec.volumes[0].hostPath: is not a known field",
+        ),
+        (
+            "producers.template",
+            {"spec": {"volumes": [{"name": "x-a"}]}},
+            "spec.producers.template.spec.volumes: and spec.consumers.template.spec.volumes: "
+            "each volume needs exactly one source",
+        ),
+        (
+            "consumers.template",
+            {"spec": {"containers": [{"env": [{"name": "EYAS_ATTEMPT", "value": "9"}]}]}},
+            "spec.consumers.template.spec.containers[0].env[0].name: EYAS_ATTEMPT is set by Eyas",
+        ),
+        (
+            "producers.template",
+            {"spec": {"containers": [{"volumeMounts": [{"name": "x-a", "mountPath": "/a"}]}]}},
+            "spec.producers.template.spec.containers[0].volumeMounts: and "
+            "spec.consumers.template.spec.containers[0].volumeMounts: must name volumes of the same template",
+        ),
+        (
+            "producers.template",
+            {
+                "spec": {
+                    "containers": [{"volumeMounts": [{"name": "x-a", "mountPath": "/etc/eyas/tokens/x"}]}],
+                    "volumes": [{"name": "x-a", "configMap": {"name": "c"}}],
+                }
+            },
+            "spec.producers.template.spec.containers[0].volumeMounts: and "
+            "spec.consumers.template.spec.containers[0].volumeMounts: must not meet a path that Eyas mounts",
+        ),
+        (
+            "consumers.template",
+            {"metadata": {"labels": {"eyas.dev/attempt": "9"}}},
+            "spec.consumers.template.metadata.labels: eyas.dev/attempt is written by Eyas",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value and " " not in value else None,
+)
+def test_refused_with_its_field_path(path: str, value: object, line: str) -> None:
+    assert line in errors_of(changed(path, value))
+
+
+def test_every_error_is_reported_at_once() -> None:
+    body = changed("training.windowSize", 0)
+    body["spec"]["target"]["dtype"] = "fp8"
+    body["spec"]["draft"] = {"steps": 99}
+    assert len(errors_of(body)) == 3
+
+
+def test_memory_store_needs_the_colocated_mode() -> None:
+    body = a_body(store={"backend": "Memory"})
+    assert "spec.store.backend: Memory keeps features inside one process and needs mode: Colocated" in errors_of(body)
+    parse(a_body(store={"backend": "Memory"}, mode="Colocated"))
+
+
+def test_wrong_version_is_refused() -> None:
+    assert errors_of(a_body() | {"apiVersion": "eyas.dev/v1"}) == ("apiVersion: must be eyas.dev/v1alpha1",)
+
+
+def test_defaults_are_documented_values() -> None:
+    spec = parse(a_body(training={})).spec
+    assert (spec.training.window_size, spec.training.learning_rate, spec.training.checkpoint.keep) == (64, 1e-4, 3)
+    assert spec.draft.steps == 7
+    assert spec.recovery.backoff.max_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("140Gi", 140 * 2**30), ("512Mi", 2**29), ("1.5Gi", 3 * 2**29), ("2G", 2 * 10**9), (7, 7), ("0", 0)],
+)
+def test_quantities(text: object, nbytes: int) -> None:
+    assert parse_quantity(text) == nbytes
+    assert parse_quantity(render_quantity(nbytes)) == nbytes
+
+
+@pytest.mark.parametrize("text", ["", "1 Gi", "-1Gi", "1e9", "Gi", True, None, 2**61])
+def test_bad_quantities(text: object) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        parse_quantity(text)
+
+
+def test_yaml_reads_scientific_numbers_as_numbers() -> None:
+    body = load_yaml("a: 1e-4\nb: 3\nc: 0x10\nd: 2026-01-01\ne: .5\nf: 1_000\n")
+    assert body == {"a": 1e-4, "b": 3, "c": "0x10", "d": "2026-01-01", "e": 0.5, "f": "1_000"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2\n", "line 2: a is given twice"),
+        ("a: [1\n", "not valid YAML"),
+        ("- 1\n", "must be one YAML object"),
+        ("a: !!python/object/apply:os.system [x]\n", "not valid YAML"),
+        ("a: 1\n---\nb: 2\n", "not valid YAML"),
+    ],
+)
+def test_bad_yaml_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_yaml(text)
+
+
+def test_immutable_digest_sees_every_immutable_part_and_nothing_else() -> None:
+    original = immutable_digest(parse(a_body()).spec)
+    edits: dict[str, dict[str, Any]] = {
+        "target": changed("target.threads", 2),
+        "data": changed("data.epochs", 2),
+        "draft": changed("draft", {"steps": 3}),
+        "training": changed("training.windowSize", 16),
+        "store": changed("store.maxResidentBytes", "2Gi"),
+        "volumes": changed("volumes.metadata", {"size": "1Gi"}),
+        "mode": changed("mode", "Colocated"),
+    }
+    assert set(edits) == set(IMMUTABLE)
+    for body in edits.values():
+        assert immutable_digest(parse(body).spec) != original
+    for body in (
+        changed("producers.replicas", 5),
+        changed("consumers.replicas", 5),
+        changed("suspend", True),
+        changed("recovery.stallSeconds", 9),
+        changed("store.digest", "Blake3"),
+    ):
+        assert immutable_digest(parse(body).spec) == original
