@@ -236,7 +236,7 @@ class Supervisor:
 
     def _reason(self, verdict: Verdict) -> str:
         if verdict.culprit is None:
-            return "killed with its gang"
+            return "stopped as asked" if self._stopping else "killed with its gang"
         told = self._children.termination(verdict.culprit.slot)
         return told.message if told else describe(verdict.culprit.code)
 

@@ -1,6 +1,8 @@
 """Opens the two stores of the metadata role: the database, in the store's thread, and the pool, in the sweeper's."""
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from eyas_contract import env
 from eyas_runtime.features.blobs.port import BlobStore
@@ -23,6 +25,10 @@ def blobs_opener(settings: Settings) -> Callable[[], BlobStore | None]:
         store = settings.config.store
         if store.backend == "Memory":
             return None
+        if store.backend == "SharedDirectory" and store.path is not None:
+            # The claim is mounted; the job's own folder inside it is made here, by one role, and never its parents.
+            with suppress(FileExistsError, FileNotFoundError):
+                os.mkdir(store.path, 0o750)
         token = settings.token_directory / env.TOKEN_STORE
         return open_blobs(
             StoreConfig.of_job(store, local_hostname=settings.host, token_file=token if token.is_file() else None)
