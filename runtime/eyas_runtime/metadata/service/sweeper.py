@@ -111,18 +111,22 @@ class Sweeper:
             self._wake.wait(pause)
             self._wake.clear()
 
-    def once(self) -> None:
-        """Release what may go; measure and sweep when it is time."""
+    def open(self) -> None:
+        """Open the pool, once; whatever it raises, the next turn tries again."""
         if not self._opened:
             self._blobs = self._open_blobs()
             self._opened = True
+
+    def once(self) -> None:
+        """Release what may go; measure and sweep when it is time."""
+        self.open()
         self.release()
         if self._blobs is None:
             return
         now = self._monotonic()
         if self._measured_at is None or now - self._measured_at >= CAPACITY_SECONDS:
             self._measured_at = now
-            self._measure(self._blobs)
+            self.measure()
         if self._sweep_is_due(now):
             self._swept_at, self._sweep_wanted = now, False
             self.sweep()
@@ -135,8 +139,9 @@ class Sweeper:
             return False
         return since >= SWEEP_SECONDS or self._sweep_wanted or self._worker.call(lambda: self._job().is_complete())
 
-    def _measure(self, blobs: BlobStore) -> None:
-        capacity = blobs.capacity()
+    def measure(self) -> None:
+        """Note the capacity that the pool reports now."""
+        capacity = None if self._blobs is None else self._blobs.capacity()
         total = None if capacity is None else capacity.total_bytes
 
         def note() -> None:
