@@ -1,0 +1,74 @@
+"""Failure classes: from exit code, signal, termination line and pod conditions, never from logs."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from eyas_contract.wire import Termination, encode
+from eyas_operator.policies.failures import COUNTED, FailureClass, classify
+from eyas_operator.world import Pod
+
+
+def line(code: int, klass: str, message: str) -> str:
+    return encode(Termination(exit_code=code, klass=klass, message=message)).decode()
+
+
+def a_pod(**status: object) -> Pod:
+    raw: dict[str, Any] = {"metadata": {"name": "p", "uid": "u"}, "spec": {"nodeName": "n1"}, "status": status}
+    return msgspec.convert(raw, Pod)
+
+
+def ended(code: int, *, reason: str = "Error", message: str = "", **status: object) -> Pod:
+    terminated = {"exitCode": code, "reason": reason, "message": message}
+    containers = [{"name": "main", "state": {"terminated": terminated}}]
+    return a_pod(phase="Failed" if code else "Succeeded", containerStatuses=containers, **status)
+
+
+DISRUPTED = [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]
+TAINTED = [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]
+
+
+@pytest.mark.parametrize(
+    ("pod", "klass"),
+    [
+        pytest.param(ended(0, reason="Completed"), FailureClass.DONE, id="exit-0"),
+        pytest.param(ended(1), FailureClass.CRASH, id="exit-1"),
+        pytest.param(ended(134), FailureClass.CRASH, id="abort"),
+        pytest.param(ended(137), FailureClass.CRASH, id="sigkill-without-oom"),
+        pytest.param(ended(139), FailureClass.CRASH, id="segfault"),
+        pytest.param(ended(137, reason="OOMKilled"), FailureClass.OUT_OF_MEMORY, id="oom"),
+        pytest.param(ended(143), FailureClass.DISRUPTED, id="sigterm"),
+        pytest.param(ended(75), FailureClass.TEMPORARY, id="exit-75"),
+        pytest.param(ended(78), FailureClass.CONFIG, id="exit-78"),
+        pytest.param(ended(86), FailureClass.FENCED, id="exit-86"),
+        pytest.param(ended(1, message=line(78, "UserError", "no model")), FailureClass.CONFIG, id="config-line"),
+        pytest.param(ended(1, message=line(1, "Hang", "no work")), FailureClass.HANG, id="hang-line"),
+        pytest.param(ended(1, message=line(1, "Crash", "Xid 79 on GPU 0")), FailureClass.HARDWARE, id="xid"),
+        pytest.param(ended(1, message="uncorrectable ECC error"), FailureClass.HARDWARE, id="ecc-in-tail"),
+        pytest.param(ended(137, conditions=DISRUPTED), FailureClass.DISRUPTED, id="preempted"),
+        pytest.param(ended(78, conditions=DISRUPTED), FailureClass.CONFIG, id="config-beats-disruption"),
+        pytest.param(ended(137, conditions=TAINTED), FailureClass.NODE_LOST, id="taint"),
+        pytest.param(a_pod(phase="Failed", reason="Evicted"), FailureClass.DISRUPTED, id="evicted"),
+        pytest.param(a_pod(phase="Unknown"), FailureClass.NODE_LOST, id="unknown"),
+        pytest.param(a_pod(phase="Failed", reason="NodeLost"), FailureClass.NODE_LOST, id="node-lost"),
+        pytest.param(a_pod(phase="Failed"), FailureClass.CRASH, id="failed-without-status"),
+    ],
+)
+def test_class_of(pod: Pod, klass: FailureClass) -> None:
+    assert classify(pod).klass is klass
+
+
+def test_only_the_jobs_own_faults_count() -> None:
+    assert {klass.value for klass in COUNTED} == {"OutOfMemory", "Hang", "Hardware", "EarlyExit", "Crash"}
+
+
+def test_message_is_the_supervisors_sentence_and_bounded() -> None:
+    assert classify(ended(78, message=line(78, "UserError", "no model"))).message == "no model"
+    assert classify(ended(1, message="x" * 5000)).message.startswith("exit code 1 (Error): xxx")
+    assert len(classify(ended(1, message="x" * 5000)).message) <= 512
+
+
+def test_last_line_of_several_is_the_termination() -> None:
+    text = "noise\n" + line(1, "Crash", "first") + "\n" + line(1, "Hang", "second") + "\n"
+    assert classify(ended(1, message=text)).klass is FailureClass.HANG

@@ -1,0 +1,116 @@
+"""Every restart is an incident with cause and seconds; the list stays bounded."""
+
+from eyas_contract import wire
+from eyas_contract.states import Gang
+from eyas_operator.api.status import INCIDENTS_MAX
+from support.model_cluster import ModelCluster
+from support.operator_world import NOW, a_report
+
+
+def test_gang_incident_closes_at_the_first_new_step_and_counts_replayed_windows() -> None:
+    cluster = ModelCluster().started()
+    cluster.report = a_report(acked_step=30, durable_step=20, samples_committed=300, gang=Gang.OPEN)
+    cluster.passes(1)
+    detected = cluster.now
+    cluster.end("consumer-0-a1", 1, message="boom")
+    cluster.reconcile()
+    (incident,) = cluster.status.incidents
+    assert (incident.klass, incident.unit, incident.serial, incident.counted) == ("Crash", "consumers", 1, True)
+    assert "boom" in incident.message
+    assert incident.node == "node-1"
+    assert incident.seconds == -1
+    assert cluster.verdict("Recovering") == ("True", "Crash")
+    cluster.now += 3
+    cluster.passes(2)
+    assert cluster.status.incidents[0].replaced_time
+    assert not cluster.status.incidents[0].first_step_time, "ready pods are not yet work"
+    cluster.report = a_report(acked_step=20, durable_step=20, samples_committed=300, attempt=2)
+    cluster.passes(1)
+    assert not cluster.status.incidents[0].first_step_time
+    cluster.report = a_report(acked_step=21, durable_step=20, samples_committed=300, attempt=2)
+    cluster.reconcile()
+    (incident,) = cluster.status.incidents
+    assert incident.seconds == round(cluster.now - detected)
+    assert incident.windows_replayed == 10
+    assert cluster.verdict("Recovering")[0] == "False"
+
+
+def test_old_attempts_steps_do_not_close_the_incident() -> None:
+    cluster = ModelCluster().started()
+    cluster.end("consumer-0-a1", 1)
+    cluster.passes(2)
+    cluster.report = a_report(acked_step=50, durable_step=2, attempt=1, samples_committed=16)
+    cluster.passes(2)
+    assert not cluster.status.incidents[0].first_step_time
+
+
+def test_producer_incident_closes_with_a_captured_sample() -> None:
+    cluster = ModelCluster().started()
+    cluster.end("producer-1-o1", 1)
+    cluster.passes(3)
+    assert cluster.status.incidents[0].replaced_time
+    assert not cluster.status.incidents[0].first_step_time
+    cluster.report = a_report(acked_step=1, samples_committed=17)
+    cluster.passes(1)
+    assert cluster.status.incidents[0].first_step_time
+
+
+def test_incidents_of_the_service_are_shown_too() -> None:
+    cluster = ModelCluster().started()
+    hang = wire.Incident(
+        klass="Hang",
+        unit="consumer-0/1",
+        message="no work",
+        detected=NOW,
+        step=4,
+        recovered=NOW + 7,
+        windows_replayed=2,
+    )
+    cluster.report = a_report(acked_step=5, samples_committed=40, incidents=(hang,))
+    cluster.passes(2)
+    (incident,) = cluster.status.incidents
+    assert (incident.source, incident.klass, incident.seconds, incident.windows_replayed) == ("Service", "Hang", 7, 2)
+
+
+def test_list_is_bounded_and_keeps_the_newest() -> None:
+    cluster = ModelCluster().started()
+    for step in range(2, INCIDENTS_MAX + 12):
+        cluster.end(f"consumer-0-a{cluster.status.attempt}", 1)
+        cluster.passes(2)
+        cluster.report = a_report(
+            acked_step=step, durable_step=step, samples_committed=8 * step, attempt=cluster.status.attempt
+        )
+        cluster.passes(1)
+    incidents = cluster.status.incidents
+    assert len(incidents) == INCIDENTS_MAX
+    assert max(incident.serial for incident in incidents) == cluster.status.attempt - 1
+    assert cluster.status.restarts == INCIDENTS_MAX + 10
+
+
+def test_crash_facts_are_told_before_the_pod_is_gone() -> None:
+    cluster = ModelCluster().started()
+    cluster.end("producer-0-o1", 139, message="in attention kernel")
+    cluster.reconcile()
+    told = [event for event in cluster.events if event.reason == "PodReplaced"]
+    assert len(told) == 1
+    assert "producer-0 1 on node-1: Crash: exit code 139 (Error): in attention kernel" in told[0].message
+
+
+def test_hardware_failures_strike_the_node_and_later_pods_avoid_it() -> None:
+    cluster = ModelCluster().started()
+    for ordinal in (1, 2):
+        cluster.end(f"producer-0-o{ordinal}", 1, message="Xid 79: GPU has fallen off the bus")
+        cluster.now += 61
+        cluster.passes(2)
+    (entry,) = cluster.status.strikes
+    assert (entry.node, entry.strikes) == ("node-1", 2)
+    cluster.end("producer-1-o1", 1)
+    cluster.passes(2)
+    affinity = cluster.pod("producer-1-o2").manifest["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["preference"]["matchFields"][0]["values"] == ["node-1"]
+    cluster.now += 3600
+    cluster.passes(1)
+    cluster.now += 3600
+    cluster.passes(1)
+    assert cluster.status.strikes == ()
