@@ -15,8 +15,9 @@ from eyas_runtime.features.blobs.buffers import BufferPool
 from eyas_runtime.features.blobs.deadline import Progress
 from eyas_runtime.features.blobs.mooncake_client import MooncakeClient
 
-PIECE_BYTES: Final = 4 << 20
-"""Bytes of one ranged fetch: a piece is digested while the next one is under way."""
+PIECE_BYTES_MIN: Final = 1 << 20
+"""Below this a ranged fetch costs more by its own round trip than hashing it later would."""
+PIECE_BYTES_MAX: Final = 16 << 20
 STAGED_BELOW_BYTES: Final = 256 << 10
 """Smaller parts are gathered into pooled memory: copying them costs less than registering them."""
 
@@ -96,8 +97,8 @@ def fetch(client: MooncakeClient, key: str, length: int, address: int, progress:
         raise codes.read_error(found, what)
     if found != length:
         raise NotReadable(f"{key}: {found} bytes are stored, {length} were promised")
-    for start in range(0, length, PIECE_BYTES):
-        size = min(PIECE_BYTES, length - start)
+    start = 0
+    for size in piece_sizes(length):
         code = client.get_range(key, address + start, start, size)
         if code in codes.RETRIED_READS:
             code = client.get_range(key, address + start, start, size)
@@ -105,4 +106,19 @@ def fetch(client: MooncakeClient, key: str, length: int, address: int, progress:
             raise codes.read_error(code, what)
         if code != size:
             raise NotReadable(f"{key}: a fetch of {size} bytes gave {code}")
-        progress(start + size)
+        start += size
+        progress(start)
+
+
+def piece_sizes(length: int) -> list[int]:
+    """Bytes of each ranged fetch of a blob: a piece is digested while the next one is under way.
+
+    Each piece is half of what is left, so that little remains to be digested after the last byte arrived.
+    """
+    sizes: list[int] = []
+    left = length
+    while left:
+        size = min(left, PIECE_BYTES_MAX, max(PIECE_BYTES_MIN, left // 2))
+        sizes.append(size)
+        left -= size
+    return sizes
