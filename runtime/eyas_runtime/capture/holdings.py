@@ -34,6 +34,7 @@ class Holdings:
         self._calls = calls
         self.holder: Final = holder
         self._lock = threading.Lock()
+        self._returning = threading.Lock()
         self._held: dict[str, wire.CaptureLease] = {}
         self._moves = 0
         self._moves_renewed = 0
@@ -87,12 +88,13 @@ class Holdings:
                 raise self._failure
 
     def return_all(self) -> None:
-        """Give every lease back at once, so that nobody has to wait for an expiry."""
-        with self._lock:
-            lease_ids = tuple(self._held)
-            self._held.clear()
-        if lease_ids:
-            self._calls.return_leases(wire.ReturnRequest(holder=self.holder, lease_ids=lease_ids))
+        """Give every lease back at once, so that nobody has to wait for an expiry; returns when all are given back."""
+        with self._returning:
+            with self._lock:
+                lease_ids = tuple(self._held)
+                self._held.clear()
+            if lease_ids:
+                self._calls.return_leases(wire.ReturnRequest(holder=self.holder, lease_ids=lease_ids))
 
     def renew_moved(self) -> None:
         """Renew all leases, if work moved since the last renewal; forget those that the service no longer knows."""

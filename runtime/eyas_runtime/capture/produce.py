@@ -1,7 +1,7 @@
 """Entrypoint of the producer role: `python -m eyas_runtime.capture.produce`, everything from the environment.
 
-SIGTERM gives back what is held and ends with 75, whatever the process is doing at that moment (a forward pass of
-minutes, a long poll); nothing else needs to be cleaned up, because a producer keeps nothing.
+SIGTERM gives back what is held and ends with 75 within seconds, whatever the process is doing at that moment (a forward
+pass of minutes, loading a model); nothing else needs to be cleaned up, because a producer keeps nothing.
 """
 
 import logging
@@ -74,13 +74,13 @@ def _build(
 
 
 def _end_when_told(stop: threading.Event, holdings: Holdings) -> None:
+    """Give back what is held, which interrupts a forward pass; the main thread then ends by itself, or is ended."""
     stop.wait()
     threading.Timer(FAREWELL_SECONDS, os._exit, (int(Exit.TEMPORARY),)).start()
     try:
         holdings.return_all()
     except EyasError as error:
         LOG.info("could not give leases back: %s", error)
-    os._exit(Exit.TEMPORARY)
 
 
 def _variable(name: str) -> str:

@@ -105,7 +105,10 @@ class Producer:
             while not stop.is_set():
                 self._holdings.check()
                 lease = self._next_lease(stop)
-                if lease is not None:
+                if lease is None:
+                    continue
+                self._holdings.take(lease)
+                if not stop.is_set():
                     self._capture(lease, pipeline)
             self._holdings.return_all()
             pipeline.close()
@@ -124,7 +127,6 @@ class Producer:
         return reply.lease
 
     def _capture(self, lease: wire.CaptureLease, pipeline: Pipeline) -> None:
-        self._holdings.take(lease)
         hit("capture.after_lease")
         try:
             self._watch.check()

@@ -79,8 +79,6 @@ class Tokeniser:
             ids = list(self._tokenizer(prompt.text, add_special_tokens=True)["input_ids"])
             mask = [1] * len(ids)
         else:
-            if not self._template:
-                raise UserError(f"{where} has messages, but the tokenizer has no chat template; give data.chatTemplate")
             ids, mask = self._conversation(prompt.messages, where)
         if not ids:
             raise UserError(f"{where} gives no token at all")
@@ -93,24 +91,16 @@ class Tokeniser:
     def _conversation(self, messages: Sequence[Message], where: str) -> tuple[list[int], list[int]]:
         dicts = [{"role": message.role, "content": message.content} for message in messages]
         if self._has_marks and getattr(self._tokenizer, "is_fast", False):
-            encoded = self._apply(dicts, where, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+            encoded = _apply(
+                self._tokenizer, self._template, dicts, where,
+                tokenize=True, return_dict=True, return_assistant_tokens_mask=True,
+            )  # fmt: skip
             return list(encoded["input_ids"]), list(encoded["assistant_masks"])
-        text, spans = assistant_spans(dicts, lambda part, opened: self._render(part, where, opened=opened), where)
+        text, spans = assistant_spans(dicts, self._renderer(where), where)
         return self._encode_text(text, spans)
 
-    def _render(self, messages: list[dict[str, str]], where: str, *, opened: bool) -> str:
-        return str(self._apply(messages, where, tokenize=False, add_generation_prompt=opened))
-
-    def _apply(self, messages: list[dict[str, str]], where: str, **options: object) -> Any:  # noqa: ANN401
-        try:
-            return self._tokenizer.apply_chat_template(
-                messages,
-                chat_template=self._template,
-                date_string=_FIXED_DATE,
-                **options,
-            )
-        except (jinja2.TemplateError, ValueError, TypeError, KeyError, IndexError) as error:
-            raise UserError(f"{where} does not fit the chat template: {_first_line(error)}") from error
+    def _renderer(self, where: str) -> Callable[[list[dict[str, str]], bool], str]:
+        return lambda part, opened: rendered(self._tokenizer, self._template, part, where, opened=opened)
 
     def _encode_text(self, text: str, spans: Sequence[Span]) -> tuple[list[int], list[int]]:
         if getattr(self._tokenizer, "is_fast", False):
@@ -134,6 +124,20 @@ def fixed_template(template: str | dict[str, str] | None) -> str:
     # A macro of the same name hides the function that reads the real clock.
     filters = "".join(f"|replace('{mark}','{value}')" for mark, value in _FIXED_PARTS.items())
     return f"{{%- macro {_CLOCK}(format) -%}}{{{{ format{filters} }}}}{{%- endmacro %}}{text}"
+
+
+def rendered(tokenizer: Any, template: str, messages: list[dict[str, str]], where: str, *, opened: bool) -> str:  # noqa: ANN401
+    """The conversation as text, with the assistant's header at its end if `opened`. Raises `UserError`."""
+    if not template:
+        raise UserError(f"{where} has messages, but the tokenizer has no chat template; give data.chatTemplate")
+    return str(_apply(tokenizer, template, messages, where, tokenize=False, add_generation_prompt=opened))
+
+
+def _apply(tokenizer: Any, template: str, messages: list[dict[str, str]], where: str, **options: object) -> Any:  # noqa: ANN401
+    try:
+        return tokenizer.apply_chat_template(messages, chat_template=template, date_string=_FIXED_DATE, **options)
+    except (jinja2.TemplateError, ValueError, TypeError, KeyError, IndexError) as error:
+        raise UserError(f"{where} does not fit the chat template: {_first_line(error)}") from error
 
 
 def assistant_spans(

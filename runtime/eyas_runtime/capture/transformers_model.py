@@ -47,11 +47,11 @@ class TransformersModel:
         self.device = device
         self.dtype = DTYPES[target.dtype]
         model = load_causal_lm(target, dtype=self.dtype)
-        self._body = _body_of(model).to(device)
+        self._body = decoder_of(model).to(device)
         text = model.config.get_text_config()
         self.hidden_size = int(text.hidden_size)
         self.vocab_size = int(model.get_input_embeddings().weight.shape[0])
-        layers = _decoder_layers(self._body, int(text.num_hidden_layers))
+        layers = decoder_layers(self._body, int(text.num_hidden_layers))
         self.layer_ids = layer_ids(target.capture_layers, len(layers))
         self._scale = logit_scale(text)
         self._taken: dict[int, Tensor] = {}
@@ -137,7 +137,7 @@ def logit_scale(config: Any) -> float:  # noqa: ANN401 - a transformers configur
     return float(getattr(config, "logit_scale", None) or 1.0)
 
 
-def _body_of(model: Any) -> Any:  # noqa: ANN401
+def decoder_of(model: Any) -> Any:  # noqa: ANN401
     """The decoder without its head; of a model with several towers, the text decoder."""
     body = model.get_decoder() if hasattr(model, "get_decoder") else None
     if body is None or body is model:
@@ -147,7 +147,8 @@ def _body_of(model: Any) -> Any:  # noqa: ANN401
     return body
 
 
-def _decoder_layers(body: nn.Module, count: int) -> nn.ModuleList:
+def decoder_layers(body: nn.Module, count: int) -> nn.ModuleList:
+    """The list of the decoder's `count` layers. Raises `UserError` when there is none."""
     found = [module for module in body.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
     if not found:
         raise UserError(f"the target has no list of {count} decoder layers, so its hidden states cannot be captured")
