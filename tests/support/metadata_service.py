@@ -127,7 +127,7 @@ def client_of(
 class ServiceThread:
     """The service in a thread of this process, on a port of its own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, bind_itself: bool = False) -> None:
         self.settings = settings
         self.code: int | None = None
         self.error: BaseException | None = None
@@ -138,8 +138,7 @@ class ServiceThread:
             open_blobs=blobs_opener(settings),
             on_ready=self._ready.set,
         )
-        self._listener = socket.create_server(("127.0.0.1", settings.port))
-        self._listener.setblocking(False)
+        self._listener = None if bind_itself else socket.create_server(("127.0.0.1", settings.port))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -189,11 +188,13 @@ def running_service(folder: Path, config: JobConfig | None = None) -> Iterator[S
 class ServiceProcess:
     """The service as it is run in a pod: a process that can be killed."""
 
-    def __init__(self, folder: Path, config: JobConfig, **environment: str) -> None:
+    def __init__(self, folder: Path, config: JobConfig, *, without: str = "", **environment: str) -> None:
         self._log = (folder / "service.log").open("ab")
         self.ready_file = folder / "pod" / env.READY_FILE
         variables = {**os.environ, **lay_out(folder, config), **environment}
         self.ready_file.unlink(missing_ok=True)
+        if without:
+            (folder / without).unlink()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "eyas_runtime.metadata.service"],
             env=variables,

@@ -87,10 +87,15 @@ class Service:
         owned = listener or await bind(self._settings.host, self._settings.port)
         self._worker.start()
         try:
-            await self._worker.run(self._open)
-            self._sweeper.start()
             with owned:
+                await self._worker.run(self._open)
+                self._sweeper.start()
                 return await self._serve(owned, tokens)
+        except Transient:
+            # A store that cannot be used any more says so to its callers as "come again"; why is what ends the process.
+            if self._failure is not None:
+                raise self._failure from None
+            raise
         finally:
             self._sweeper.stop(seconds=SHUTDOWN_SECONDS)
             await self._close_store()

@@ -87,7 +87,8 @@ class Sweeper:
         """Ask the thread to end and wait for it so long."""
         self._stop.set()
         self._wake.set()
-        self._thread.join(seconds)
+        if self._thread.ident is not None:
+            self._thread.join(seconds)
 
     def last_sweep(self) -> None:
         """Release and sweep once more, from the caller's thread, after this one has ended."""

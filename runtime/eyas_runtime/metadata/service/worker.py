@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from eyas_contract.errors import Bug, Corrupt, EyasError, Transient
+from eyas_contract.exits import Exit
 
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
@@ -26,7 +27,9 @@ _Job = tuple[Callable[[], Any], "Future[Any]"]
 
 
 class FileGone(EyasError):
-    """The database file was deleted or replaced under us: another process decides what happens now."""
+    """The database file was deleted or replaced under us: whoever made this process decides what happens now."""
+
+    exit_code = Exit.TEMPORARY
 
 
 class Worker:

@@ -13,6 +13,7 @@ from eyas_contract.ids import store_epoch_of
 from eyas_runtime.features.blobs.memory import MemoryPool
 from support.metadata_service import BYTES_PER_SAMPLE, BYTES_PER_TOKEN, job_config, refs_of
 from support.service_world import World
+from support.small_job import Producer, Rank
 
 TOKENS = 8
 SAMPLE = TOKENS * BYTES_PER_TOKEN + BYTES_PER_SAMPLE
@@ -35,7 +36,7 @@ def new_world(tmp_path: Path) -> Iterator[NewWorld]:
         world.close()
 
 
-def started(world: World, token_counts: list[int]) -> tuple[Any, Any]:
+def started(world: World, token_counts: list[int]) -> tuple[Producer, Rank]:
     """A producer that has prepared and a rank that has reconciled."""
     producer = world.producer()
     producer.prepare(token_counts)
@@ -44,7 +45,12 @@ def started(world: World, token_counts: list[int]) -> tuple[Any, Any]:
     return producer, rank
 
 
-def order_of(rank: Any, kind: str) -> wire.Order:  # noqa: ANN401
+def renewing(producer: Producer, lease: wire.CaptureLease) -> Callable[[], object]:
+    """A heartbeat that renews one lease."""
+    return lambda: producer.renew(lease.lease_id)
+
+
+def order_of(rank: Rank, kind: str) -> wire.Order:
     """Obey orders up to the next one of `kind`, which is returned and not obeyed."""
     while (order := rank.order()) is not None:
         if order.kind == kind:
@@ -218,9 +224,9 @@ def test_hazard_22_a_producer_that_renews_and_never_commits_loses_its_lease_and_
         lease = hung.must_lease()
         deadlines.append(lease.deadline_seconds)
         assert lease.group == 0
-        world.pass_time(lease.deadline_seconds - 1.0, every=lambda held=lease: hung.renew(held.lease_id))
+        world.pass_time(lease.deadline_seconds - 1.0, every=renewing(hung, lease))
         assert hung.renew(lease.lease_id) == (lease.lease_id,)
-        world.pass_time(2.0, every=lambda held=lease: hung.renew(held.lease_id))
+        world.pass_time(2.0, every=renewing(hung, lease))
         assert hung.renew(lease.lease_id) == ()
     assert deadlines == [60.0, 120.0, 240.0]
 
@@ -288,7 +294,7 @@ def test_hazard_24_an_object_that_is_committed_after_the_listing_is_spared(new_w
     for ref in refs_of(lease):
         world.put(ref)
     producer.put = lambda _: None
-    world.sweeper._blobs = ListHook(world, lambda: producer.commit(lease))  # type: ignore[assignment]
+    world.sweeper._blobs = ListHook(world, lambda: producer.commit(lease))
     assert world.sweeper.sweep() == (0, 0)
     assert len(world.pool.blobs) == 2
 
@@ -296,7 +302,7 @@ def test_hazard_24_an_object_that_is_committed_after_the_listing_is_spared(new_w
 def test_hazard_24_an_object_that_is_put_after_the_listing_is_not_taken_for_missing(new_world: NewWorld) -> None:
     world = new_world()
     producer, _ = started(world, [TOKENS] * 8)
-    world.sweeper._blobs = ListHook(world, producer.produce)  # type: ignore[assignment]
+    world.sweeper._blobs = ListHook(world, producer.produce)
     assert world.sweeper.sweep() == (0, 0)
     assert world.status().samples_ready == 8
 
@@ -332,7 +338,7 @@ def test_hazard_24_a_late_report_about_an_old_generation_changes_nothing(new_wor
     assert (world.status().samples_lost, world.status().samples_ready) == (0, 8)
 
 
-def beating(world: World, rank: Any) -> Callable[[], object]:  # noqa: ANN401
+def beating(world: World, rank: Rank) -> Callable[[], object]:
     """A heartbeat whose counter moves each time."""
     counter = iter(range(1, 1_000_000))
     return lambda: world.call(
