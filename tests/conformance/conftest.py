@@ -1,4 +1,4 @@
-"""Every adapter of the feature stores, for the one suite that all of them pass."""
+"""Every adapter of a port, for the one suite that all of them pass."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +11,7 @@ from eyas_runtime.features.blobs.port import BlobStore
 from eyas_runtime.features.blobs.shared_dir import SharedDirBlobStore
 from support.backends import Backend
 from support.keys import new_job
+from support.metadata_stores import KINDS, Stores, stores_of
 from support.mooncake_pool import Pool, running_pool
 
 BACKENDS = ("memory", "shared_dir", "mooncake")
@@ -52,3 +53,10 @@ def blobs(backend: Backend) -> BlobStore:
 @pytest.fixture
 def job_uid() -> JobUid:
     return new_job()
+
+
+@pytest.fixture(params=KINDS)
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
+    made = stores_of(request.param, tmp_path)
+    yield made
+    made.close()

@@ -158,7 +158,7 @@ class FakeRecovery(FakeCheckpoints):
         floor = self._commits
         for sequence in range(end):
             row = self._row(sequence)
-            if row.state == Sample.RELEASED and row.commit_number is None:
+            if (row.state == Sample.RELEASED or row.source == "rank") and row.commit_number is None:
                 row.commit_number = floor + sequence + 1
                 self._commits += 1
         recaptured = max(0, state.samples_recaptured - self._recaptured)

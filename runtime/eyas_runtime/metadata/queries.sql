@@ -123,7 +123,7 @@ WHERE state = :origin AND sequence = :sequence
 
 -- name: number_restored
 UPDATE samples SET commit_number = :commits + sequence + 1
-WHERE commit_number IS NULL AND sequence < :high AND state = 'released'
+WHERE commit_number IS NULL AND sequence < :high AND (state = 'released' OR source = 'rank')
 
 -- name: unnumber_chosen
 UPDATE samples SET commit_number = NULL
