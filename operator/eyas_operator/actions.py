@@ -65,8 +65,9 @@ def actions(moment: Moment, status: JobStatus, build: Build) -> tuple[Action, ..
     if status.stage in (Stage.NEW, Stage.SUSPENDED) and not moment.observed.pods:
         return ()
     pods = wanted_pods(status)
-    target = desired(build, pods)
-    creates = _pod_creates(moment, target)
+    present = {view.name for view in moment.observed.pods.values()}
+    target = desired(build, [identity for identity in pods if identity.pod_name(moment.job) not in present])
+    creates = [Create(manifest=pod) for pod in target.pods]
     claims = _claim_creates(moment, status, target)
     made: list[Action] = []
     if creates or claims:
@@ -105,11 +106,6 @@ def _claim_creates(moment: Moment, status: JobStatus, target: Desired) -> list[A
         for claim in target.claims
         if claim["metadata"]["name"] not in moment.observed.claims and not known.get(claim["metadata"]["name"])
     ]
-
-
-def _pod_creates(moment: Moment, target: Desired) -> list[Action]:
-    present = {view.name for view in moment.observed.pods.values()}
-    return [Create(manifest=pod) for pod in target.pods if pod["metadata"]["name"] not in present]
 
 
 def _pod_deletes(moment: Moment, status: JobStatus, build: Build, wanted: Iterable[PodIdentity]) -> list[Action]:

@@ -230,7 +230,7 @@ class ModelCluster:
 
     def names_of(self, role: str) -> list[str]:
         """Names of the pods of a role, short (without the stem)."""
-        found = [thing for thing in self.things.values() if thing.kind == "Pod"]
+        found = [thing for thing in self.things.values() if thing.kind == "Pod" and self._owned(thing)]
         found = [thing for thing in found if thing.manifest["metadata"]["labels"][names.LABEL_ROLE] == role]
         return sorted(thing.manifest["spec"]["hostname"] for thing in found)
 
@@ -291,6 +291,11 @@ class ModelCluster:
     def _labelled(thing: Thing) -> bool:
         labels: dict[str, str] = thing.manifest["metadata"].get("labels", {})
         return labels.get(names.LABEL_JOB_UID) == JOB.uid
+
+    @staticmethod
+    def _owned(thing: Thing) -> bool:
+        owners = thing.manifest["metadata"].get("ownerReferences", [])
+        return any(owner["uid"] == JOB.uid for owner in owners)
 
     @staticmethod
     def _pod(thing: Thing) -> Pod:

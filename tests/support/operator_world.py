@@ -1,6 +1,8 @@
 """Builders for operator tests: a job body, its identity, a status reply of the metadata service."""
 
-from typing import Any
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from eyas_contract.ids import JobUid
 from eyas_contract.states import Gang, Phase
@@ -15,6 +17,14 @@ JOB = JobIdentity(namespace="default", name="demo", uid=UID)
 ENVIRONMENT = KubernetesEnvironment(runtime_image="eyas-runtime:test", train_image="eyas-train:test")
 SETTINGS = Settings(progress_seconds=10.0)
 NOW = 1_800_000_000.0
+
+
+T = TypeVar("T")
+
+
+def run(call: Coroutine[object, object, T]) -> T:
+    """The result of one call of an asynchronous port."""
+    return asyncio.run(call)
 
 
 def a_body(**spec: object) -> dict[str, Any]:
