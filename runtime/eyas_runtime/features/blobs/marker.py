@@ -58,7 +58,7 @@ def read(dir_fd: int) -> Marker | None:
         return None
     try:
         marker = msgspec.json.decode(raw, type=Marker)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Corrupt(f"{NAME} is not a store marker: {error}") from error
     if marker.schema_version != SCHEMA:
         raise Corrupt(f"{NAME} has schema {marker.schema_version}; this version reads {SCHEMA}")

@@ -124,7 +124,7 @@ class MooncakeAdmin:
     def _json(self, method: str, path: str, kind: type[T], body: bytes | None = None) -> T:
         try:
             return msgspec.json.decode(self._body(method, path, body), type=kind)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Transient(f"the master's answer to {path.partition('?')[0]} is not understood: {error}") from error
 
     def _body(self, method: str, path: str, body: bytes | None = None) -> bytes:

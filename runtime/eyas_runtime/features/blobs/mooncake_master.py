@@ -20,15 +20,18 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from eyas_contract import env
 from eyas_contract.errors import Transient, UserError
 from eyas_contract.exits import Exit
 from eyas_runtime import files
 from eyas_runtime.features.blobs.mooncake_admin import MooncakeAdmin
+from eyas_runtime.process import run_role
 
 LOG: Final = logging.getLogger("eyas.store.master")
 BINARY: Final = "mooncake_master"
@@ -138,8 +141,16 @@ def _serving(admin: MooncakeAdmin) -> bool:
         return False
 
 
+def pod_arguments() -> list[str]:
+    """The arguments of a master that a supervisor started: from the pod's environment."""
+    ports = {"--rpc-port": str(env.MASTER_PORT), "--admin-port": str(env.MASTER_METRICS_PORT)}
+    ready = {"--ready-file": str(Path(os.environ[env.POD_DIRECTORY]) / env.READY_FILE)}
+    pairs = {"--host": os.environ[env.HOST_ADDRESS], **ports, **ready}
+    return [word for pair in pairs.items() for word in pair]
+
+
 def main() -> int:
-    """`python -m eyas_runtime.features.blobs.mooncake_master`."""
+    """`python -m eyas_runtime.features.blobs.mooncake_master`; without arguments, as a pod's role."""
     parser = argparse.ArgumentParser(description="Mooncake master of one job")
     parser.add_argument("--host", required=True)
     parser.add_argument("--rpc-port", type=int, required=True)
@@ -148,7 +159,7 @@ def main() -> int:
     parser.add_argument("--client-ttl-seconds", type=int, default=10)
     parser.add_argument("--discard-seconds", type=int, default=30)
     parser.add_argument("--ready-file", type=Path)
-    given = parser.parse_args()
+    given = parser.parse_args(sys.argv[1:] or pod_arguments())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = MasterSettings(
         host=given.host,
@@ -162,4 +173,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_role(main)

@@ -8,7 +8,9 @@ the store and captured again.
 
 import argparse
 import logging
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +20,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 
-from eyas_contract.errors import EyasError, Transient, UserError
+from eyas_contract import env
+from eyas_contract.config import read_config
+from eyas_contract.errors import Transient, UserError
 from eyas_contract.exits import Exit
 from eyas_runtime.features.blobs.mooncake_admin import MooncakeAdmin
 from eyas_runtime.features.blobs.mooncake_client import ClientSettings, MooncakeClient
 from eyas_runtime.features.blobs.mooncake_master import note_ready
+from eyas_runtime.process import run_role
 
 LOG: Final = logging.getLogger("eyas.store.node")
 TICK_SECONDS: Final = 0.5
@@ -140,8 +145,25 @@ def run_node(
     return int(Exit.TEMPORARY)
 
 
+def pod_arguments() -> list[str]:
+    """The arguments of a node that a supervisor started: from the job and the pod's environment."""
+    store = read_config(os.environ[env.CONFIG_FILE]).store
+    if store.master_address is None or store.master_metrics_address is None:
+        raise UserError("the job names no Mooncake master: spec.store.backend must be Mooncake")
+    pairs = {
+        "--master": store.master_address,
+        "--admin": store.master_metrics_address,
+        "--hostname": os.environ[env.HOST_ADDRESS],
+        "--segment-bytes": str(store.segment_bytes),
+        "--protocol": store.protocol,
+        "--rdma-devices": store.rdma_devices,
+        "--ready-file": str(Path(os.environ[env.POD_DIRECTORY]) / env.READY_FILE),
+    }
+    return [word for pair in pairs.items() for word in pair]
+
+
 def main() -> int:
-    """`python -m eyas_runtime.features.blobs.mooncake_node`."""
+    """`python -m eyas_runtime.features.blobs.mooncake_node`; without arguments, as a pod's role."""
     parser = argparse.ArgumentParser(description="Mooncake store node of one job")
     parser.add_argument("--master", required=True, help="host:port of the master's RPC")
     parser.add_argument("--admin", required=True, help="host:port of the master's metrics and admin HTTP")
@@ -152,7 +174,7 @@ def main() -> int:
     parser.add_argument("--ready-file", type=Path)
     parser.add_argument("--health-address")
     parser.add_argument("--drain-seconds", type=float, default=20.0)
-    given = parser.parse_args()
+    given = parser.parse_args(sys.argv[1:] or pod_arguments())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     settings = ClientSettings(
         master_address=given.master,
@@ -161,18 +183,14 @@ def main() -> int:
         rdma_devices=given.rdma_devices,
         segment_bytes=given.segment_bytes,
     )
-    try:
-        return run_node(
-            settings,
-            admin_address=given.admin,
-            ready_file=given.ready_file,
-            health_address=given.health_address,
-            drain_seconds=given.drain_seconds,
-        )
-    except EyasError as error:
-        LOG.error("%s", error)
-        return int(error.exit_code)
+    return run_node(
+        settings,
+        admin_address=given.admin,
+        ready_file=given.ready_file,
+        health_address=given.health_address,
+        drain_seconds=given.drain_seconds,
+    )
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_role(main)

@@ -74,7 +74,7 @@ def parse(file: memoryview) -> list[Placed]:
         raise Corrupt(f"the safetensors header claims {length} bytes")
     try:
         entries = msgspec.json.decode(file[8 : 8 + length], type=dict[str, _Entry])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"the safetensors header is not valid: {error}") from error
     if not 1 <= len(entries) <= TENSORS_MAX:
         raise Corrupt(f"the safetensors header names {len(entries)} tensors")
