@@ -14,15 +14,15 @@ POLL_SECONDS: Final = 0.005
 T = TypeVar("T")
 
 
-def wait_until(fact: Callable[[], T | None], what: str, *, seconds: float = DEADLINE_SECONDS) -> T:
-    """The first truthy value of `fact`; fails naming `what` after `seconds`."""
+def wait_until(fact: Callable[[], T | None], what: str | Callable[[], str], *, seconds: float = DEADLINE_SECONDS) -> T:
+    """The first truthy value of `fact`; fails naming `what` (asked for only then, when it is a function)."""
     ends = time.monotonic() + seconds
     while True:
         value = fact()
         if value:
             return value
         if time.monotonic() > ends:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
+            raise AssertionError(f"not within {seconds:g} s: {what() if callable(what) else what}")
         select.select([], [], [], POLL_SECONDS)
 
 
