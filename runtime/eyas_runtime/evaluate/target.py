@@ -55,7 +55,7 @@ class CachedTarget:
     def crop(self, length: int) -> None:
         """Forget all but the first `length` tokens. Raises `UserError` where the model's cache cannot."""
         if length < self.length:
-            self._cache.crop(length)
+            self._cache.crop(length - self.length)
         if self.length != length:
             raise UserError("the target's cache cannot go back (a sliding window): it cannot be evaluated this way")
 
