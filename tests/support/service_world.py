@@ -13,6 +13,7 @@ from eyas_contract import wire
 from eyas_contract.config import JobConfig
 from eyas_contract.refs import SampleRef
 from eyas_runtime.features.blobs.memory import MemoryBlobStore, MemoryPool
+from eyas_runtime.metadata.fake import InMemoryMetadataStore
 from eyas_runtime.metadata.port import MetadataStore
 from eyas_runtime.metadata.service.job import Job, facts_of, new_job
 from eyas_runtime.metadata.service.prometheus import Telemetry
@@ -44,9 +45,12 @@ class World:
     clock: ManualClock = field(default_factory=ManualClock)
     pool: MemoryPool = field(default_factory=MemoryPool)
     recorded_step: int = 0
+    in_memory: bool = False
+    """The shipped in-memory store instead of SQLite; a restart of the service leaves it as it is."""
     job: Job = field(init=False)
     sweeper: Sweeper = field(init=False)
     blobs: MemoryBlobStore = field(init=False)
+    _memory: MetadataStore | None = None
     highest_bytes: int = 0
     """The most bytes that the pool ever held."""
 
@@ -60,10 +64,8 @@ class World:
         return self.job.store
 
     def _start(self) -> None:
-        database = self.folder / f"metadata-{self.config.store_epoch}.sqlite"
-        store = SQLiteMetadataStore(database, facts_of(self.config))
         self.job = new_job(
-            self.config, store, clock=self.clock, receipt_key=RECEIPT_KEY, recorded_step=self.recorded_step
+            self.config, self._open_store(), clock=self.clock, receipt_key=RECEIPT_KEY, recorded_step=self.recorded_step
         )
         self.sweeper = Sweeper(
             open_blobs=lambda: MemoryBlobStore(self.pool),
@@ -74,9 +76,17 @@ class World:
         )
         self.sweeper.open()
 
+    def _open_store(self) -> MetadataStore:
+        if not self.in_memory:
+            database = self.folder / f"metadata-{self.config.store_epoch}.sqlite"
+            return SQLiteMetadataStore(database, facts_of(self.config))
+        self._memory = self._memory or InMemoryMetadataStore(facts_of(self.config))
+        return self._memory
+
     def restart(self) -> None:
         """What was in memory is gone, what is in the file stays."""
-        self.store.close()
+        if not self.in_memory:
+            self.store.close()
         self._start()
 
     def close(self) -> None:

@@ -4,6 +4,8 @@ Called at every lease request, at every order that finds its window not ready, a
 by whoever it stops. Runs in the store's thread.
 """
 
+from dataclasses import replace
+
 from eyas_runtime.core import pressure
 from eyas_runtime.core.prompts import Prompts, estimated_bytes
 from eyas_runtime.core.sequence import Schedule
@@ -26,10 +28,19 @@ def look(job: Job) -> tuple[pressure.Decision, GroupNeed | None]:
         pool_capacity_bytes=job.pool_capacity_bytes,
         external=job.config.store.external,
     )
-    decision = pressure.decide(view_of(job, need, *plan))
+    decision = _decide(job, view_of(job, need, *plan))
     job.paused = decision.reason if decision.kind in {"wait", "checkpoint", "impossible"} else ""
     _act(job, decision)
     return decision, need
+
+
+def _decide(job: Job, view: pressure.View) -> pressure.Decision:
+    """What can be evicted is summed over all objects, so it is asked for only when the decision hangs on it."""
+    decision = pressure.decide(view)
+    if decision.kind != "evict" or view.kept_bytes > 0:
+        return decision
+    evictable = job.store.evictable_bytes(max(view.group_end, view.next_window_end))
+    return pressure.decide(replace(view, evictable_bytes=evictable))
 
 
 def _act(job: Job, decision: pressure.Decision) -> None:
@@ -49,11 +60,10 @@ def _act(job: Job, decision: pressure.Decision) -> None:
 
 
 def view_of(job: Job, need: GroupNeed | None, schedule: Schedule, prompts: Prompts) -> pressure.View:
-    """The numbers that `core.pressure` decides from."""
+    """The numbers that `core.pressure` decides from; `evictable_bytes` is an upper bound."""
     usage, gang = job.store.usage(), job.store.gang()
     window = schedule.window(next_step(gang))
     groups = {schedule.group_of(sequence) for sequence in window}
-    group_end = 0 if need is None else need.end_sequence
     return pressure.View(
         cap_bytes=job.cap_bytes,
         resident_bytes=usage.resident_bytes,
@@ -67,8 +77,8 @@ def view_of(job: Job, need: GroupNeed | None, schedule: Schedule, prompts: Promp
         next_window_end=window.stop,
         group_first_sequence=None if need is None else need.first_sequence,
         group_bytes=0 if need is None else need.estimated_bytes,
-        group_end=group_end,
-        evictable_bytes=job.store.evictable_bytes(max(group_end, window.stop)),
+        group_end=0 if need is None else need.end_sequence,
+        evictable_bytes=usage.resident_bytes,
         checkpoint_frees_bytes=_freed_by_checkpoint(usage, gang),
         checkpoint_pending=gang.open and gang.checkpoint_ordered_step != 0,
     )
