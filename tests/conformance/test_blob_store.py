@@ -8,7 +8,7 @@ import pytest
 
 from eyas_contract.errors import Conflict, NotReadable, Transient, UserError
 from eyas_contract.ids import JobUid, key_prefix
-from eyas_runtime.features.blobs.port import BlobStore
+from eyas_runtime.features.blobs.port import BlobStore, Buffer
 from support.backends import Backend
 from support.keys import new_job, new_key
 from support.mooncake_pool import wait_until
@@ -26,7 +26,7 @@ def test_what_was_put_is_fetched_bit_for_bit(blobs: BlobStore, job_uid: JobUid, 
 
 def test_parts_are_stored_as_their_concatenation(blobs: BlobStore, job_uid: JobUid) -> None:
     key = new_key(job_uid)
-    parts = [
+    parts: list[Buffer] = [
         b"head",
         bytearray(os.urandom(300_000)),
         b"",

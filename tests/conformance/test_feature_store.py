@@ -348,11 +348,11 @@ def overwritten(store: FeatureStore, ref: SampleRef, data: bytes) -> SampleRef:
     return msgspec.structs.replace(ref, key=key)
 
 
-def raw(store: FeatureStore, ref: SampleRef) -> bytearray:
-    return bytearray(store.blobs.get(ref.key, ref.length))
+def raw(store: FeatureStore, ref: SampleRef) -> bytes:
+    return bytes(store.blobs.get(ref.key, ref.length))
 
 
-CORRUPTIONS: dict[str, Callable[[bytearray], bytes]] = {
+CORRUPTIONS: dict[str, Callable[[bytes], bytes]] = {
     "first header byte": lambda blob: bytes([blob[0] ^ 1]) + blob[1:],
     "identity byte": lambda blob: blob[:60] + bytes([blob[60] ^ 1]) + blob[61:],
     "a byte of a tensor": lambda blob: blob[:-40] + bytes([blob[-40] ^ 1]) + blob[-39:],

@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,7 @@ def test_bytes_are_synced_before_the_name_and_the_directory_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: bool
 ) -> None:
     order: list[str] = []
-    real_sync, real_rename, real_link = os.fsync, os.rename, os.link
+    real_sync = os.fsync
 
     def sync(descriptor: int) -> None:
         kind = "directory" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file"
@@ -63,8 +63,16 @@ def test_bytes_are_synced_before_the_name_and_the_directory_after_it(
         real_sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(os, "rename", lambda *a, **k: (order.append("name"), real_rename(*a, **k)))
-    monkeypatch.setattr(os, "link", lambda *a, **k: (order.append("name"), real_link(*a, **k)))
+
+    def noting(real: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: object, **options: object) -> None:
+            order.append("name")
+            real(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "rename", noting(os.rename))
+    monkeypatch.setattr(os, "link", noting(os.link))
     files.publish_bytes(tmp_path / "a", b"x", replace=replace)
     assert order == ["sync file", "name", "sync directory"]
 

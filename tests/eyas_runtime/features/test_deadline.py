@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from eyas_contract.errors import Transient
-from eyas_runtime.features.blobs.deadline import BoundedCalls
+from eyas_runtime.features.blobs.deadline import BoundedCalls, Progress
 from support.mooncake_pool import wait_until
 
 
@@ -38,8 +38,13 @@ def test_results_and_errors_pass_through() -> None:
 def test_pieces_arrive_in_order_in_the_callers_thread() -> None:
     calls = BoundedCalls("store", seconds=10.0)
     seen: list[tuple[int, int]] = []
+
+    def work(progress: Progress) -> None:
+        for number in range(5):
+            progress(number)
+
     calls.run(
-        lambda progress: [progress(number) for number in range(5)],
+        work,
         lambda number: seen.append((number, threading.get_ident())),
         what="pieces",
     )
@@ -63,7 +68,7 @@ def test_too_many_stuck_calls_refuse_every_further_one_at_once(blocked: threadin
     for _ in range(2):
         with pytest.raises(Transient):
             calls.run(lambda _progress: blocked.wait(), what="get")
-    ran = []
+    ran: list[object] = []
     with pytest.raises(Transient, match="2 earlier calls never returned"):
         calls.run(ran.append, what="put", seconds=60.0)
     assert ran == []
@@ -136,7 +141,7 @@ def test_a_stuck_thread_does_not_keep_the_interpreter_alive() -> None:
     code = (
         "import threading\n"
         "from eyas_contract.errors import Transient\n"
-        "from eyas_runtime.features.blobs.deadline import BoundedCalls\n"
+        "from eyas_runtime.features.blobs.deadline import BoundedCalls, Progress\n"
         "try:\n"
         "    BoundedCalls('store', seconds=0.05).run(lambda _: threading.Event().wait(), what='get')\n"
         "except Transient:\n"
