@@ -153,9 +153,6 @@ SELECT sequence, reason, source FROM samples WHERE state = 'dead' AND sequence <
 SELECT sequence, reason, source FROM samples
 WHERE state = 'dead' AND source <> 'prepare' AND sequence < :high ORDER BY sequence
 
--- name: committed_count
-SELECT count(*) FROM samples WHERE commit_number IS NOT NULL
-
 -- name: committed_in_order
 SELECT sequence FROM samples WHERE commit_number IS NOT NULL ORDER BY commit_number
 
@@ -193,9 +190,6 @@ WHERE s.sequence >= :low AND s.sequence < :high ORDER BY s.sequence
 
 -- name: clear_picked
 DELETE FROM picked
-
--- name: pick
-INSERT OR IGNORE INTO picked (generation) VALUES (:generation)
 
 -- name: pick_range
 INSERT OR IGNORE INTO picked (generation)
@@ -532,9 +526,6 @@ UPDATE checkpoints SET garbage_of = :manifest_digest WHERE directory = :director
 
 -- name: garbage_of
 SELECT directory FROM checkpoints WHERE garbage_of = :manifest_digest ORDER BY step, directory
-
--- name: directories_named_garbage
-SELECT directory FROM checkpoints WHERE garbage_of IS NOT NULL
 
 -- name: unname_garbage
 UPDATE checkpoints SET garbage_of = NULL WHERE directory = :directory

@@ -84,7 +84,7 @@ class Database:
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES_MAX}")
         report = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if report != "ok":
-            raise Corrupt(_DAMAGED.format(path=self.path, detail=report))
+            raise Corrupt(_DAMAGED.format(path=self.path, detail=" ".join(report.split())))
         migrate(self)
         # Temporary: they live in memory, belong to this connection, and hold the rows that one transaction works on.
         connection.execute("CREATE TEMP TABLE picked (generation INTEGER PRIMARY KEY)")
