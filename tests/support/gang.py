@@ -241,6 +241,18 @@ class MiniJob:
         """Until so many samples were committed."""
         wait_until(lambda: self.status().samples_committed >= count, f"{count} samples")
 
+    def replace_pods(self) -> None:
+        """The next attempt: new pods, at another address."""
+        self.attempt += 1
+        endpoints = msgspec.structs.replace(self.config.endpoints, rendezvous_port=free_port())
+        self.config = msgspec.structs.replace(self.config, endpoints=endpoints)
+        self.environment.update(lay_out(self.folder, self.config))
+
+    def wait_until_stopped(self, pid: int) -> None:
+        """Until the process is stopped by a signal."""
+        stat = Path(f"/proc/{pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "the rank to stop")
+
     @property
     def checkpoints(self) -> Path:
         """The checkpoint folder."""

@@ -70,8 +70,8 @@ class DraftEngine:
         return meet(
             rank=self._context.identity.rank,
             world_size=self._context.identity.world_size,
-            host=endpoints.rendezvous_host,
-            port=endpoints.rendezvous_port,
+            address=(endpoints.rendezvous_host, endpoints.rendezvous_port),
+            listen_host=self._context.identity.host_address,
             incarnation=incarnation,
             device=self._device.type,
             timeout_seconds=self._config.recovery.collective_timeout_seconds,

@@ -6,6 +6,7 @@ checkpoint threads speak, so that a save never meets a training collective. No o
 uint8 tensors.
 """
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -81,19 +82,19 @@ def meet(
     *,
     rank: int,
     world_size: int,
-    host: str,
-    port: int,
+    address: tuple[str, int],
+    listen_host: str,
     incarnation: Incarnation,
     device: str,
     timeout_seconds: float,
 ) -> Sequence[TorchGroup]:
-    """Meet the other ranks; the default process group exists afterwards.
+    """Meet the other ranks at `address`, where rank 0 listens as `listen_host`; the default group exists afterwards.
 
     Returns the training and the checkpoint group. Raises `Closed` when the ranks do not meet within the time-out.
     """
     timeout = timedelta(seconds=timeout_seconds)
     try:
-        store = PrefixStore(incarnation, _store(rank, world_size, host, port, timeout_seconds))
+        store = PrefixStore(incarnation, _store(rank, world_size, address, listen_host, timeout_seconds))
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
         training = dist.new_group(backend="gloo", timeout=timeout)
@@ -104,20 +105,22 @@ def meet(
     return [TorchGroup(group) for group in (training, checkpoint) if isinstance(group, dist.ProcessGroup)]
 
 
-def _store(rank: int, world_size: int, host: str, port: int, timeout_seconds: float) -> TCPStore:
+def _store(rank: int, world_size: int, address: tuple[str, int], listen_host: str, timeout_seconds: float) -> TCPStore:
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
+            # Left alone the store would listen on every address of the host; two jobs on one host would meet.
+            listener = socket.create_server((listen_host, address[1]), backlog=1024) if rank == 0 else None
             return TCPStore(
-                host,
-                port,
+                *address,
                 world_size,
                 is_master=rank == 0,
                 timeout=timedelta(seconds=max(1.0, deadline - time.monotonic())),
                 wait_for_workers=False,
+                master_listen_fd=None if listener is None else listener.detach(),
             )
-        except dist.DistNetworkError:
+        except (dist.DistNetworkError, OSError) as error:
             # Rank 0 before us may still hold the port, or rank 0 of now is not listening yet.
             if time.monotonic() > deadline:
-                raise
+                raise Closed(f"no rendezvous at {address[0]}:{address[1]}: {error}") from error
             time.sleep(0.05)

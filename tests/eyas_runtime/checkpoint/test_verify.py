@@ -24,9 +24,7 @@ from support.checkpoints import known as known_of
 SHARD = "rank-00000-of-00001.safetensors"
 
 
-def find(
-    root: CheckpointRoot, *known: wire.KnownCheckpoint, not_accepted: frozenset[str] = frozenset()
-) -> Found:
+def find(root: CheckpointRoot, *known: wire.KnownCheckpoint, not_accepted: frozenset[str] = frozenset()) -> Found:
     return find_newest(root, known, not_accepted=not_accepted, pause=lambda seconds: None)
 
 

@@ -1,0 +1,87 @@
+"""Shares, denominators and verdicts of a window: pure, and the same on every rank."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eyas_contract import wire
+from eyas_contract.ids import ObjectKey, sample_id
+from eyas_contract.refs import SampleRef
+from eyas_runtime.train.ports import Code
+from eyas_runtime.train.window import mine_of_prefetch, share_of
+
+
+def ref(sequence: int, tokens: int = 10, supervised: int = 4) -> SampleRef:
+    return SampleRef(
+        sample_id=sample_id(sequence),
+        sequence=sequence,
+        key=ObjectKey("k"),
+        generation=1,
+        digest="",
+        payload_digest="",
+        length=1,
+        num_tokens=tokens,
+        num_supervised=supervised,
+        feature_specs=(),
+    )
+
+
+def order(entries: list[SampleRef | None], *, step: int = 3) -> wire.Order:
+    first = (step - 1) * 8
+    return wire.Order(
+        ordinal=0,
+        kind="train",
+        step=step,
+        version=2,
+        entries=tuple(wire.WindowEntry(sequence=first + i, ref=entry) for i, entry in enumerate(entries)),
+    )
+
+
+@given(
+    holes=st.lists(st.booleans(), min_size=1, max_size=17),
+    world_size=st.integers(1, 5),
+    micro_batch_size=st.integers(1, 4),
+)
+def test_every_live_place_is_trained_by_exactly_one_rank_in_equally_many_batches(
+    holes: list[bool], world_size: int, micro_batch_size: int
+) -> None:
+    window = order([None if hole else ref(16 + i) for i, hole in enumerate(holes)])
+    shares = [
+        share_of(window, rank=rank, world_size=world_size, micro_batch_size=micro_batch_size)
+        for rank in range(world_size)
+    ]
+    assert len({tuple(len(batch) for batch in share.batches) for share in shares}) == 1
+    places = [place for share in shares for place in share.mine()]
+    assert sorted(places) == [i for i, hole in enumerate(holes) if not hole]
+
+
+@given(first=st.integers(0, 3), world_size=st.integers(1, 5))
+def test_what_is_fetched_ahead_is_what_the_rank_is_given_next(first: int, world_size: int) -> None:
+    refs = [ref(8 * first + i) for i in range(8)]
+    window = order(list(refs), step=first + 1)
+    for rank in range(world_size):
+        share = share_of(window, rank=rank, world_size=world_size, micro_batch_size=1)
+        ahead = mine_of_prefetch(refs, window_size=8, rank=rank, world_size=world_size)
+        assert set(ahead) == set(share.mine().values())
+
+
+def test_the_denominator_counts_live_samples_of_all_ranks_and_nothing_that_is_padded() -> None:
+    window = order([ref(16, tokens=10, supervised=4), None, ref(18, tokens=7, supervised=2), ref(19, tokens=100)])
+    codes = bytes([0, 0, 0, Code.NOT_FINITE])
+    for rank in range(3):
+        share = share_of(window, rank=rank, world_size=3, micro_batch_size=2)
+        assert share.denominator(codes, "AllPositions") == 17.0
+        assert share.denominator(codes, "Supervised") == 6.0
+
+
+def test_verdicts_name_sequence_step_and_reason() -> None:
+    share = share_of(order([ref(16), ref(17), None]), rank=0, world_size=1, micro_batch_size=1)
+    (verdict,) = share.verdicts(bytes([0, Code.LOSS_NOT_FINITE, 0]))
+    assert (verdict.sequence, verdict.step) == (17, 3)
+    assert "loss" in verdict.reason
+
+
+@pytest.mark.parametrize("codes", [bytes([1, 1]), bytes([4, 2])])
+def test_a_window_of_nothing_but_verdicts_has_no_live_sample(codes: bytes) -> None:
+    share = share_of(order([ref(16), ref(17)]), rank=0, world_size=1, micro_batch_size=1)
+    assert share.live(codes) == ()
