@@ -29,6 +29,7 @@ _SEVERITY = (
     FailureClass.DISRUPTED,
     FailureClass.TEMPORARY,
     FailureClass.POD_DELETED,
+    FailureClass.NOT_CREATED,
     FailureClass.DONE,
 )
 """The cause is the most severe end among the members: the others died of it."""
@@ -56,12 +57,16 @@ def watch_gang(moment: Moment, status: JobStatus) -> JobStatus:
 
 
 def _ends(moment: Moment, status: JobStatus, unit: Unit) -> list[Failure]:
-    """How members of the present attempt ended; a member that was seen and is missing has vanished."""
+    """How members of the present attempt ended; one that may have been made and is missing is never made again."""
     found = []
     for identity in members(status, unit):
         view = moment.observed.pods.get(identity)
-        if view is None and identity.index in unit.seen:
-            found.append(Failure(klass=FailureClass.POD_DELETED, message=f"pod {identity.index} vanished"))
+        if view is None and unit.launched:
+            seen = identity.index in unit.seen
+            klass = FailureClass.POD_DELETED if seen else FailureClass.NOT_CREATED
+            found.append(
+                Failure(klass=klass, message=f"pod {identity.index} {'vanished' if seen else 'was never seen'}")
+            )
         elif view is not None and view.failure is not None:
             found.append(view.failure)
     return found
