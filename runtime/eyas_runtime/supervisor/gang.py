@@ -12,7 +12,8 @@ from typing import Final, TypeAlias
 
 from eyas_contract import wire
 from eyas_contract.client import MetadataClient
-from eyas_contract.errors import Bug, EyasError, Fenced
+from eyas_contract.errors import Bug, EyasError
+from eyas_contract.states import Gang
 from eyas_runtime.supervisor.policy import Ended, describe
 from eyas_runtime.supervisor.settings import GangSettings
 
@@ -43,7 +44,12 @@ class Refused:
     error: EyasError
 
 
-GangEvent: TypeAlias = Closed | Reported | Refused
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NothingToSave:
+    """There is no open incarnation that could train or checkpoint: a drain would wait for nothing."""
+
+
+GangEvent: TypeAlias = Closed | Reported | Refused | NothingToSave
 
 
 class GangLink:
@@ -111,10 +117,10 @@ class GangLink:
         )
 
     def _drain(self, request: wire.DrainRequest) -> None:
-        try:
-            self._client.drain(request)
-        except Fenced as error:
-            self._post(Refused(error=error))
+        self._client.drain(request)
+        status = self._client.status()
+        if status.gang is not Gang.OPEN or status.attempt != request.attempt or status.total_steps == 0:
+            self._post(NothingToSave())
 
     def _start(self, name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=self._guarded, args=(target,), name=f"gang-{name}", daemon=True).start()

@@ -19,7 +19,7 @@ from eyas_contract.exits import Exit
 from eyas_contract.wire import Termination
 from eyas_runtime.process import one_sentence, write_termination
 from eyas_runtime.supervisor.children import Children, Started
-from eyas_runtime.supervisor.gang import Closed, GangLink, Refused, Reported
+from eyas_runtime.supervisor.gang import Closed, GangLink, NothingToSave, Refused, Reported
 from eyas_runtime.supervisor.orphans import kill_orphans, reap_all
 from eyas_runtime.supervisor.policy import (
     Budget,
@@ -192,6 +192,9 @@ class Supervisor:
         if self._gang:
             self._gang.drain(f"{self._settings.role} {self._settings.index} was asked to stop")
             return
+        self._terminate()
+
+    def _terminate(self) -> None:
         for pid in self._children.live:
             os.kill(pid, signal.SIGTERM)
 
@@ -207,6 +210,8 @@ class Supervisor:
                         self._reported(self._reporting, step, refusal)
                 case Refused(error=error):
                     self._refused(error)
+                case NothingToSave():
+                    self._terminate()
 
     def _reported(self, verdict: Verdict, step: int, refusal: EyasError | None) -> None:
         self._reporting = None
