@@ -252,7 +252,7 @@ def test_report_counts_gains_per_forward_and_per_place() -> None:
     assert report.accepted_length == (4 + 1 + 2 + 2) / 4
     assert report.acceptance == (3 / 4, 1 / 2, 1.0)
     told = json.loads(json.dumps(report.to_json()))
-    assert (told["accepted_length"], told["target_forwards"], told["parted"]) == (2.25, 4, [])
+    assert (told["acceptedLength"], told["targetForwards"], told["parted"]) == (2.25, 4, [])
 
 
 def test_answers_in_the_prompts_are_left_out(tmp_path: Path, target: Path) -> None:
