@@ -26,7 +26,7 @@ class Supervised:
 
     def children(self) -> list[dict[str, object]]:
         try:
-            return json.loads((self.pod / env.CHILDREN_FILE).read_bytes())
+            return list(json.loads((self.pod / env.CHILDREN_FILE).read_bytes()))
         except FileNotFoundError:
             return []
 
@@ -45,7 +45,7 @@ class Supervised:
         return self.process.wait(timeout=60)
 
     def termination(self) -> dict[str, object]:
-        return json.loads((self.folder / "termination.json").read_bytes())
+        return dict(json.loads((self.folder / "termination.json").read_bytes()))
 
     def log(self) -> str:
         return (self.folder / "log").read_text(errors="replace")

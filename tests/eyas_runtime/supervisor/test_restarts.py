@@ -187,7 +187,7 @@ while True: signal.pause()
     with supervised(tmp_path, script) as pod:
         [first] = pod.child()
         mark = tmp_path / "helper.0"
-        helper = int(wait_until(lambda: mark.exists() and mark.read_text(), "the helper"))
+        helper = int(wait_until(lambda: mark.read_text() if mark.exists() else "", "the helper"))
         kill(first)
         pod.child(restart=1)
         assert not alive(helper)
@@ -208,7 +208,7 @@ while True: signal.pause()
     with supervised(tmp_path, script) as pod:
         pod.child()
         mark = tmp_path / "grandchild"
-        grandchild = int(wait_until(lambda: mark.exists() and mark.read_text(), "the grandchild"))
+        grandchild = int(wait_until(lambda: mark.read_text() if mark.exists() else "", "the grandchild"))
         wait_until(lambda: not Path(f"/proc/{grandchild}").exists(), "the reaping of the grandchild")
         assert pod.process.poll() is None
 
