@@ -139,6 +139,9 @@ INSERT OR REPLACE INTO chosen (sequence, reason, source) VALUES (:sequence, :rea
 INSERT OR REPLACE INTO chosen (sequence, reason, source)
 SELECT sequence, reason, source FROM samples WHERE state = 'dead' AND source <> 'prepare' AND sequence < :high
 
+-- name: sequence_end
+SELECT coalesce(max(sequence) + 1, 0) FROM samples
+
 -- name: unready_in_range
 SELECT :high - :low - count(*) FROM samples
 WHERE sequence >= :low AND sequence < :high AND state IN ('ready', 'dead')
@@ -179,8 +182,8 @@ VALUES (:generation, :key, 'used', :prompt, :last_use, :length, :digest, :payloa
 SELECT generation, payload_digest FROM objects
 WHERE prompt = :prompt AND state IN ('used', 'kept') ORDER BY generation DESC LIMIT 1
 
--- name: use_object
-UPDATE objects SET state = 'used' WHERE generation = :generation AND state = 'kept'
+-- name: use_picked
+UPDATE objects SET state = 'used' WHERE state = 'kept' AND generation IN (SELECT generation FROM picked)
 
 -- name: refs_in_range
 SELECT s.sequence, s.state, o.generation, o.key, o.digest, o.payload_digest, o.length, o.num_tokens, o.num_supervised,
@@ -237,8 +240,17 @@ WHERE state <> 'garbage' AND generation IN (SELECT generation FROM picked)
 -- name: discard_picked
 UPDATE objects SET state = 'garbage' WHERE generation IN (SELECT generation FROM picked)
 
--- name: discard_kept
-UPDATE objects SET state = 'garbage' WHERE state = 'kept' AND last_use < :durable_end
+-- name: pick_kept
+INSERT OR IGNORE INTO picked (generation) SELECT generation FROM objects WHERE state = 'kept' AND last_use < :durable_end
+
+-- name: pick
+INSERT OR IGNORE INTO picked (generation) VALUES (:generation)
+
+-- name: picked_totals
+SELECT state, count(*), sum(length) FROM objects WHERE generation IN (SELECT generation FROM picked) GROUP BY state
+
+-- name: add_to_totals
+UPDATE object_totals SET objects = objects + :objects, bytes = bytes + :bytes WHERE state = :state
 
 -- name: forget_picked
 DELETE FROM objects WHERE generation IN (SELECT generation FROM picked)

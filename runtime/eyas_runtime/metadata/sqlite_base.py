@@ -4,7 +4,7 @@ A theme (`sqlite_capture`, `sqlite_training`, ...) is a class over `SQLiteBase`;
 them together. A public method opens at most one transaction and calls helpers that expect to be inside it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ from eyas_runtime.metadata.port import JobFacts
 from eyas_runtime.metadata.sqlite_database import Database, Row, Value
 
 INCIDENTS_KEPT: Final = 256
+CHUNK_SAMPLES: Final = 1 << 16
 TEXT_MAX: Final = 1000
 """Characters of a reason or a message that are stored."""
 _FEATURE_SPECS: Final = msgspec.json.Decoder(tuple[FeatureSpec, ...])
@@ -158,7 +159,7 @@ class SQLiteBase:
         self._move(SampleEvent.RESURRECT, Sample.RELEASED, "move_chosen")
         for origin in (Sample.PENDING, Sample.LOST, Sample.READY):
             self._move(SampleEvent.KILL, origin, "kill_chosen")
-        self._db.run("settle_picked", durable_end=durable_end)
+        self._move_picked_objects("settle_picked", durable_end=durable_end)
 
     def _lose_picked(self) -> int:
         """Samples of the picked objects are captured again; returns how many."""
@@ -166,13 +167,33 @@ class SQLiteBase:
 
     def _release_below(self, *, low: int, high: int) -> None:
         """Samples of windows that a durable checkpoint contains; their objects go unless a later use keeps them."""
-        self._db.run("clear_picked")
-        self._db.run("pick_range", low=low, high=high)
-        for origin in (Sample.PENDING, Sample.READY, Sample.LOST):
-            self._move(SampleEvent.RELEASE, origin, "move_range", low=low, high=high)
-        self._db.run("settle_picked", durable_end=high)
+        for start, stop in self._chunks(low, high):
+            self._db.run("clear_picked")
+            self._db.run("pick_range", low=start, high=stop)
+            for origin in (Sample.PENDING, Sample.READY, Sample.LOST):
+                self._move(SampleEvent.RELEASE, origin, "move_range", low=start, high=stop)
+            self._move_picked_objects("settle_picked", durable_end=high)
         if self._facts.retain_objects:
-            self._db.run("discard_kept", durable_end=high)
+            self._db.run("clear_picked")
+            self._db.run("pick_kept", durable_end=high)
+            self._move_picked_objects("discard_picked")
+
+    def _chunks(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """Half-open ranges that cover the rows between two sequence numbers: what one statement changes is bounded,
+        and with it the journal that SQLite keeps of the statement in memory."""
+        stop = min(high, self._db.integer("sequence_end"))
+        for start in range(low, stop, CHUNK_SAMPLES):
+            yield start, min(start + CHUNK_SAMPLES, stop)
+
+    def _move_picked_objects(self, statement: str, **values: Value) -> None:
+        """Change the state of picked objects, and the sums with it."""
+        before = self._db.all("picked_totals")
+        if not before:
+            return
+        self._db.run(statement, **values)
+        for sign, rows in ((-1, before), (1, self._db.all("picked_totals"))):
+            for state, count, nbytes in rows:
+                self._db.run("add_to_totals", state=state, objects=sign * count, bytes=sign * nbytes)
 
     def _pick_keys(self, keys: Iterable[ObjectKey]) -> None:
         self._db.run("clear_picked")

@@ -139,5 +139,7 @@ class Needs(SQLiteBase):
                 payload_digest=payload_digest,
                 commit_number=commits,
             )
-        self._db.run("use_object", generation=generation)
+        self._db.run("clear_picked")
+        self._db.run("pick", generation=generation)
+        self._move_picked_objects("use_picked")
         self._db.run("add_commits", commits=1, recaptured=0, drift=0)

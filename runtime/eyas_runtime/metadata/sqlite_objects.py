@@ -62,7 +62,7 @@ class Objects(SQLiteBase):
             self._db.run("pick_to_evict", nbytes=nbytes, above=above_sequence)
             freed = self._db.integer("picked_bytes")
             self._lose_picked()
-            self._db.run("discard_picked")
+            self._move_picked_objects("discard_picked")
         return freed
 
 

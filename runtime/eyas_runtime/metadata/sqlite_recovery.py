@@ -150,8 +150,9 @@ class Recovery(Checkpoints):
             (SampleEvent.REVIVE, Sample.DEAD, "move_range_of_ranks", end, SEQUENCE_MAX),
             (SampleEvent.REVIVE, Sample.DEAD, "move_range_unless_chosen", 0, end),
         ):
-            self._move(event, origin, statement, low=low, high=high)
-        if not known:
+            for start, stop in self._chunks(low, high):
+                self._move(event, origin, statement, low=start, high=stop)
+        if not known and self._db.integer("rows_below", high=end) < end:
             self._add_to_tally(Sample.RELEASED, self._db.run("add_released_range", low=0, high=end))
         self._db.run("set_durable_step", step=step)
         self._kill_chosen(durable_end=end)

@@ -62,7 +62,7 @@ class Training(Orders):
             for sample in samples:
                 self._db.run("pick_lost", sequence=sample.sequence, generation=sample.generation)
             lost = self._lose_picked()
-            self._db.run("discard_picked")
+            self._move_picked_objects("discard_picked")
             if lost:
                 reasons = sorted({sample.reason for sample in samples})
                 message = f"{lost} samples, the first is {min(s.sequence for s in samples)}: {'; '.join(reasons[:4])}"
