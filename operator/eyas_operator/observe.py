@@ -11,7 +11,7 @@ from eyas_contract.wire import StatusReply
 from eyas_operator import names
 from eyas_operator.names import JobIdentity, PodIdentity, Role
 from eyas_operator.policies.failures import Failure, FailureClass, classify, condition, node_lost, terminated_of
-from eyas_operator.world import Metadata, Pod, World, seconds_of
+from eyas_operator.world import Metadata, Pod, World
 
 
 class PodState(StrEnum):
@@ -57,6 +57,8 @@ class ClaimView:
     """Neither lost nor being deleted."""
     store_epoch: int
     """Of a metadata claim; 0 for others."""
+    shared: bool = True
+    """Pods on several nodes may mount it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,7 @@ def observe(job: JobIdentity, world: World) -> Observed:
             owned=owned_by(job, claim.metadata),
             usable=claim.status.phase != "Lost" and not claim.metadata.deletion_timestamp,
             store_epoch=_store_epoch(claim.metadata),
+            shared=not claim.spec.access_modes or "ReadWriteMany" in claim.spec.access_modes,
         )
         for claim in world.children.claims
         if claim.metadata.labels.get(names.LABEL_JOB_UID) == job.uid
@@ -182,8 +185,3 @@ def _waiting(pod: Pod) -> str:
     if scheduled is not None and scheduled.status != "True":
         return f"{scheduled.reason} {scheduled.message}".strip()[:256]
     return "starting"
-
-
-def age_seconds(time: str, now: float) -> float:
-    """Seconds since an RFC 3339 time; 0 for the empty string."""
-    return now - seconds_of(time) if time else 0.0

@@ -79,6 +79,9 @@ def plan(record: JobRecord, world: World, now: float, environment: Environment, 
     if stored.spec_digest and stored.spec_digest != immutable_digest(spec):
         message = "mode, target, data, draft, training, store and volumes cannot change; make a new job"
         return _reject(record, stored, now, settings, "ImmutableFieldChanged", message)
+    problem = lifecycle.claim_problem(moment)
+    if problem:
+        return _reject(record, stored, now, settings, "CheckpointsNotShared", problem)
     status = stored
     for policy in POLICIES:
         status = policy(moment, status)

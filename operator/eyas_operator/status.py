@@ -10,7 +10,7 @@ from typing import Final, Literal
 from eyas_contract.wire import StatusReply
 from eyas_operator import names
 from eyas_operator.api.status import CheckpointStatus, Condition, JobStatus, Progress, RoleStatus, Stage
-from eyas_operator.desired.build import producer_count, roles_of
+from eyas_operator.desired.build import roles_of
 from eyas_operator.names import Role
 from eyas_operator.policies.lifecycle import own_report
 from eyas_operator.policies.moment import Moment
@@ -34,7 +34,7 @@ def summarise(moment: Moment, status: JobStatus, before: JobStatus) -> JobStatus
     status = replace(
         status,
         roles=_roles(moment, status),
-        producer_replicas=producer_count(moment.spec),
+        producer_replicas=len([view for view in moment.observed.of_role(Role.PRODUCER) if not view.deleting]),
         producer_selector=f"{names.LABEL_JOB_UID}={moment.job.uid},{names.LABEL_ROLE}={Role.PRODUCER}",
     )
     status = _checkpoint(moment, status)

@@ -123,10 +123,18 @@ class ClaimStatus(_Part, frozen=True, kw_only=True):
     phase: Literal["Pending", "Bound", "Lost"] = "Pending"
 
 
+class ClaimSpec(_Part, frozen=True, kw_only=True):
+    """What a claim asked for."""
+
+    access_modes: tuple[str, ...] = ()
+    """Empty locally: a folder is shared by nature."""
+
+
 class Claim(_Part, frozen=True, kw_only=True):
     """One persistent volume claim (locally: a folder)."""
 
     metadata: Metadata
+    spec: ClaimSpec = ClaimSpec()
     status: ClaimStatus = ClaimStatus()
 
 

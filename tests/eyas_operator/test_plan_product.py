@@ -78,7 +78,7 @@ def check(cluster: ModelCluster) -> None:
     first = plan(record, world, cluster.now, ENVIRONMENT, SETTINGS)
     assert first == plan(record, world, cluster.now, ENVIRONMENT, SETTINGS)
     foreign = foreign_objects(cluster)
-    for _ in range(8):
+    for _ in range(7):
         cluster.reconcile()
         cluster.kubelet()
         cluster.now += 40
@@ -112,7 +112,7 @@ def rows(*domains: list[str]) -> Iterator[tuple[str, ...]]:
     return itertools.product(*domains)
 
 
-@pytest.mark.parametrize(("one", "other"), list(rows(list(PODS), list(PODS))))
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations_with_replacement(PODS, 2)))
 def test_any_two_states_of_the_gang(base: ModelCluster, one: str, other: str) -> None:
     cluster = copy.deepcopy(base)
     PODS[one](cluster, "consumer-0-a1")

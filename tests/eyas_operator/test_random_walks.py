@@ -30,7 +30,12 @@ class History(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.cluster = ModelCluster(a_body(recovery={"maxRestartsWithoutProgress": 8}))
+        volumes = {
+            "models": {"claimName": "models"},
+            "data": {"claimName": "data"},
+            "checkpoints": {"size": "1Gi", "accessMode": "ReadWriteMany"},
+        }
+        self.cluster = ModelCluster(a_body(recovery={"maxRestartsWithoutProgress": 8}, volumes=volumes))
         add_foreign_objects(self.cluster)
         self.foreign = foreign_objects(self.cluster)
         self.step = 0
@@ -183,7 +188,7 @@ class History(RuleBasedStateMachine):
 
 TestHistory = History.TestCase
 TestHistory.settings = settings(
-    max_examples=20,
+    max_examples=12,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -5,7 +5,6 @@ twice, a pod's number is in the stored status before the pod exists, at most one
 only objects of this job with the UID that was listed, a status write needs the present resource version.
 """
 
-import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,8 +18,21 @@ from eyas_operator.cluster import Event, ObjectRef, SecretShape
 from eyas_operator.names import JobIdentity
 from eyas_operator.reconciler import Outcome, Reconciler
 from eyas_operator.telemetry import Telemetry
-from eyas_operator.world import Child, Children, Claim, JobRecord, Manifest, Metadata, Pod, time_of
-from support.operator_world import ENVIRONMENT, JOB, NOW, SETTINGS, a_body, a_report
+from eyas_operator.world import (
+    Child,
+    Children,
+    Claim,
+    ClaimSpec,
+    ClaimStatus,
+    JobRecord,
+    Manifest,
+    Metadata,
+    Pod,
+    time_of,
+)
+from support.operator_world import ENVIRONMENT, JOB, NOW, SETTINGS, a_body, a_report, run
+
+TELEMETRY = Telemetry()
 
 
 class OperatorDied(BaseException):
@@ -84,7 +96,11 @@ class ModelCluster:
         mine = [thing for thing in self.things.values() if self._labelled(thing)]
         pods = [self._pod(thing) for thing in mine if thing.kind == "Pod"]
         claims = [
-            Claim(metadata=thing.metadata, status=msgspec.convert(thing.status, Claim.__annotations__["status"]))
+            Claim(
+                metadata=thing.metadata,
+                spec=msgspec.convert(thing.manifest.get("spec", {}), ClaimSpec),
+                status=msgspec.convert(thing.status, ClaimStatus),
+            )
             for thing in mine
             if thing.kind == "PersistentVolumeClaim"
         ]
@@ -201,8 +217,8 @@ class ModelCluster:
 
     def reconcile(self) -> Outcome:
         """One pass of a fresh operator process."""
-        reconciler = Reconciler(self, ENVIRONMENT, SETTINGS, lambda: self.now, Telemetry())
-        return asyncio.run(reconciler.reconcile(JOB.namespace, JOB.name))
+        reconciler = Reconciler(self, ENVIRONMENT, SETTINGS, lambda: self.now, TELEMETRY)
+        return run(reconciler.reconcile(JOB.namespace, JOB.name))
 
     def passes(self, count: int = 6, *, seconds: float = 1.0) -> None:
         """Passes with the kubelet at work between them."""

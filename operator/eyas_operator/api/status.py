@@ -251,8 +251,9 @@ class JobStatus:
     checkpoints_claim_uid: str = ""
     roles: tuple[RoleStatus, ...] = ()
     producer_replicas: int = 0
+    """Producer pods that exist; for the scale subresource."""
     producer_selector: str = ""
-    """For the scale subresource."""
+    """Label selector of producer pods; likewise."""
     restarts: int = 0
     """All restarts of pods and gangs."""
     progress: Progress = Progress()

@@ -32,7 +32,7 @@ def shape(build: Build, identity: PodIdentity) -> PodShape:
     producer_tokens = (env.TOKEN_PRODUCER,) if colocated else ()
     return PodShape(
         template=build.spec.consumers.template,
-        entrypoint="eyas_runtime.train.consume",
+        entrypoint="eyas_runtime.colocated" if colocated else "eyas_runtime.train.consume",
         processes=gang.processes_per_pod,
         environment=tuple(environment),
         tokens=(env.TOKEN_CONSUMER, env.TOKEN_STORE, *producer_tokens),

@@ -122,6 +122,14 @@ def claims_kept(moment: Moment, status: JobStatus) -> JobStatus:
     return fail(moment, status, "CheckpointsLost", "the claim with the checkpoints is gone")
 
 
+def claim_problem(moment: Moment) -> str:
+    """Why the claim that holds the checkpoints cannot serve the consumers that are asked for; empty if it can."""
+    claim = moment.observed.claims.get(names.checkpoints_claim(moment.job))
+    if claim is None or claim.shared or moment.spec.consumers.replicas == 1:
+        return ""
+    return "spec.consumers.replicas: must stay 1, the claim with the checkpoints was made for one node"
+
+
 def deadlines(moment: Moment, status: JobStatus) -> JobStatus:
     """End a job that took too long to start, or to run."""
     if status.stage is not Stage.RUNNING:
