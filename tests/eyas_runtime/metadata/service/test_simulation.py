@@ -5,6 +5,8 @@ job must end with every sample trained exactly once or on the dead-letter list, 
 """
 
 import random
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +42,10 @@ class Simulation:
     world: World
     random: random.Random
     faults: bool = True
+    over: bool = False
+    """Rank 0 was told that the job is complete, and lives."""
+    seen: Counter[str] = field(default_factory=Counter)
+    """What this seed visited."""
     producers: list[Producer] = field(default_factory=list)
     held: dict[int, list[wire.CaptureLease]] = field(default_factory=dict)
     rank: _Reader | None = None
@@ -120,6 +126,7 @@ class Simulation:
         """A new process of rank 0 presents what is on disk; its weights are those of that checkpoint."""
         attempt = self.rank.attempt if self.rank else 1
         attempt += self.random.random() < 0.2
+        self.over = False
         self.rank = _Reader(self.world, attempt=attempt, checkpoint=self.disk)
         self.rank.reconcile()
         self.uncommitted = {}
@@ -132,41 +139,41 @@ class Simulation:
         )
         self.start_rank()
 
-    def train(self) -> bool:
-        """One thing that rank 0 does; True when it was told to stop."""
+    def train(self) -> None:
+        """One thing that rank 0 does."""
         assert self.rank is not None
         try:
-            return self._obey(self.rank)
+            if not self.over:
+                self._obey(self.rank)
         except (Closed, Fenced):
             self.start_rank()
-            return False
 
-    def _obey(self, rank: _Reader) -> bool:
+    def _obey(self, rank: _Reader) -> None:
         if rank.unsaved is not None and (not self.faults or self.random.random() < 0.5):
             self._save(rank, rank.unsaved)
             rank.unsaved = None
         order = rank.pending or rank.order()
         if order is None:
-            return False
+            return
+        self.seen[f"{order.kind} {order.reason}"] += 1
         if order.kind == "checkpoint" and not order.last:
             rank.unsaved = order
-            return False
-        if order.kind != "train":
-            return self._end(rank, order)
-        rank.pending = order
-        if self._read(rank, order):
-            rank.pending = None
-            rank.ack(order)
-        return False
+        elif order.kind != "train":
+            self._end(rank, order)
+        else:
+            rank.pending = order
+            if self._read(rank, order):
+                rank.pending = None
+                rank.ack(order)
 
-    def _end(self, rank: _Reader, order: wire.Order) -> bool:
+    def _end(self, rank: _Reader, order: wire.Order) -> None:
         """The last order of this incarnation; a drained gang is started again."""
         if order.kind == "checkpoint":
             self._save(rank, order)
         if order.reason == "complete":
-            return True
-        self.kill_rank(code=75)
-        return False
+            self.over = True
+        else:
+            self.kill_rank(code=75)
 
     def _read(self, rank: _Reader, order: wire.Order) -> bool:
         """Fetch every sample of the window; False when one is lost and not there again yet."""
@@ -213,7 +220,7 @@ class Simulation:
     def act(self) -> None:
         """One random thing."""
         index = self.random.randrange(len(self.producers))
-        actions = [
+        actions: list[tuple[int, Callable[[], object]]] = [
             (30, lambda: self.lease(index)),
             (30, lambda: self.commit(index)),
             (10, lambda: self.renew(index)),
@@ -253,7 +260,8 @@ class Simulation:
                     self.commit(index)
                 except Fenced:
                     self.start_producer(index)
-            if self.train():
+            self.train()
+            if self.over:
                 return
             self.world.pass_time(0.5)
             self.world.sweep()
@@ -264,12 +272,14 @@ def simulate(folder: Path, seed: int, *, in_memory: bool) -> Simulation:
     """Run one seed to its end."""
     chance = random.Random(seed)
     largest = 16 * BYTES_PER_TOKEN + BYTES_PER_SAMPLE
+    window, group = chance.choice([1, 2, 3]), chance.choice([1, 2, 4])
     config = job_config(
         folder,
-        window_size=chance.choice([1, 2, 3]),
-        group_size=chance.choice([1, 2, 4]),
+        window_size=window,
+        group_size=group,
         every_steps=chance.choice([1, 3, 100]),
-        max_resident_bytes=chance.choice([8, 12, 1000]) * largest,
+        # The least is what one window needs whose places lie in two groups; the most never fills.
+        max_resident_bytes=(window + 2 * group + chance.choice([0, 2, 1000])) * largest,
     )
     simulation = Simulation(World(folder, config, in_memory=in_memory), chance)
     simulation.poisoned = set(chance.sample(range(PROMPTS), chance.choice([0, 0, 2])))
@@ -311,6 +321,15 @@ def test_promises_hold_under_random_faults(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(1000, 1004))
 def test_promises_hold_under_random_faults_on_the_durable_store(tmp_path: Path, seed: int) -> None:
     assert_promises(simulate(tmp_path, seed, in_memory=False))
+
+
+def test_the_seeds_visit_what_they_are_for(tmp_path: Path) -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(12):
+        (tmp_path / str(seed)).mkdir()
+        seen += simulate(tmp_path / str(seed), seed, in_memory=True).seen
+    wanted = {"train ", "checkpoint schedule", "checkpoint pressure", "checkpoint drain", "checkpoint complete"}
+    assert wanted <= set(seen), wanted - set(seen)
 
 
 def test_a_seed_gives_the_same_run_again(tmp_path: Path) -> None:
