@@ -74,6 +74,11 @@ class NaiveLedger:
         with self._connection:
             self._connection.execute("INSERT OR IGNORE INTO committed VALUES (?, ?)", (sample_id, ref_json))
 
+    def ack(self, sample_id: str) -> None:
+        """One id, one transaction."""
+        with self._connection:
+            self._connection.execute("INSERT OR IGNORE INTO acked VALUES (?)", (sample_id,))
+
     def fill(self, refs: int, acked: int, ref_json: str) -> None:
         """`refs` rows at once, the first `acked` of them acked."""
         with self._connection:
