@@ -204,7 +204,7 @@ class MiniJob:
             rendezvous_port=free_port(),
         )
         self.config = msgspec.structs.replace(base, endpoints=endpoints, world_size=world_size)
-        self.environment = {**lay_out(folder, self.config), "EYAS_TRAINER": trainer}
+        self.environment = {**lay_out(folder, self.config), env.TRAINER: trainer}
         self.service = self._start_service()
         self.blobs = open_blobs(StoreConfig.of_job(self.config.store))
         self.prepared = prepared or prepared_inputs([5 + i % 7 for i in range(prompts)])

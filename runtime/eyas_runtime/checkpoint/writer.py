@@ -7,6 +7,7 @@ What ranks exchange has a fixed size (length and digest); sizes and shapes are r
 also proves that rank 0 sees what the others wrote.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,14 @@ class CheckpointWriter:
             manifest = self._compose(save, name, path, shards)
             garbage = self._commit(save, manifest, path)
         self._group.all_gather(_DONE)
-        self._root.delete(garbage)
+        self._delete(garbage)
+
+    def _delete(self, garbage: Sequence[str]) -> None:
+        try:
+            self._root.delete(garbage)
+        except OSError as error:
+            # The checkpoint stands. A directory that NFS holds on to is named again by a later reconcile.
+            sys.stderr.write(f"a superseded checkpoint cannot be deleted now: {error}\n")
 
     def _compose(self, save: Save, name: str, path: Path, shards: Sequence[Written]) -> Manifest:
         world = self._group.world_size

@@ -23,7 +23,7 @@ from eyas_runtime.checkpoint.verify import retrying
 from eyas_runtime.checkpoint.writer import CheckpointWriter, Lineage
 from eyas_runtime.core.sequence import Schedule
 from eyas_runtime.process import mark_ready, run_role
-from eyas_runtime.train.engine import TRAINER, Context, Engine, make_engine
+from eyas_runtime.train.engine import Context, Engine, make_engine
 from eyas_runtime.train.group import Group
 from eyas_runtime.train.heartbeat import Heartbeat, Work
 from eyas_runtime.train.loop import LoopSettings, Parts, TrainLoop
@@ -50,7 +50,9 @@ def main() -> int:
     client = MetadataClient(
         config.endpoints.metadata_url, str(tokens / env.TOKEN_CONSUMER), store_epoch=config.store_epoch
     )
-    engine = make_engine(os.environ.get(TRAINER, "eagle3"), Context(config=config, identity=identity, tokens=tokens))
+    engine = make_engine(
+        os.environ.get(env.TRAINER, "eagle3"), Context(config=config, identity=identity, tokens=tokens)
+    )
     rank = Rank(config, identity, client, engine)
     return int(rank.run())
 

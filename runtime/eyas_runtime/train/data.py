@@ -37,12 +37,13 @@ class WindowData(Generic[S]):
         self._share: Share | None = None
         self._refs: dict[int, SampleRef] = {}
         self._lost: set[int] = set()
+        self._reports: list[wire.LostSample] = []
         self._ready: dict[int, Fetched[S]] = {}
 
     def start(self, share: Share, ahead: Sequence[SampleRef]) -> None:
         """Take up a window, then `ahead`: refs of the next one. What was fetched for neither is dropped."""
         self._share, self._refs = share, share.mine()
-        self._lost, self._ready = set(), {}
+        self._lost, self._reports, self._ready = set(), [], {}
         wanted = dict.fromkeys([*self._refs.values(), *ahead])
         for ref in [ref for ref in self._pending if ref not in wanted]:
             self._pending.pop(ref).cancel()
@@ -56,7 +57,7 @@ class WindowData(Generic[S]):
             self._collect(deadline)
             if self._lost:
                 self._work.phase = "idle"
-                self._ask_again(max(0.0, deadline - time.monotonic()))
+                self._recover(max(0.0, deadline - time.monotonic()))
             if time.monotonic() >= deadline:
                 break
         return len(self._ready) == len(self._refs)
@@ -104,7 +105,6 @@ class WindowData(Generic[S]):
             # With some lost already, only what is done now is taken: asking for those must not wait.
             seconds = 0.0 if self._lost else max(0.0, deadline - time.monotonic())
             wait(waiting.values(), timeout=seconds, return_when=FIRST_EXCEPTION)
-        reports = []
         for place, future in waiting.items():
             if not future.done():
                 continue
@@ -114,11 +114,19 @@ class WindowData(Generic[S]):
                 self._ready[place] = future.result()
             except (NotReadable, Corrupt) as error:
                 self._lost.add(place)
-                reports.append(
+                self._reports.append(
                     wire.LostSample(sequence=ref.sequence, generation=ref.generation, reason=str(error)[:500])
                 )
-        if reports:
-            self._source.report_lost(reports)
+
+    def _recover(self, seconds: float) -> None:
+        try:
+            if self._reports:
+                self._source.report_lost(self._reports)
+                self._reports = []
+            self._ask_again(seconds)
+        except Transient as error:
+            # The metadata service is away: the next turn asks again.
+            self._stop.wait(max(AGAIN_SECONDS, error.retry_after_seconds))
 
     def _ask_again(self, seconds: float) -> None:
         assert self._share is not None  # noqa: S101  lost places exist only inside a window

@@ -1,14 +1,12 @@
 """The engine of real training: torch, gloo or nccl, the feature store, the target's two matrices."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch.distributed as dist
-from safetensors import safe_open
-from torch import Tensor
 
 from eyas_contract import env, wire
 from eyas_contract.client import MetadataClient
@@ -28,6 +26,7 @@ from eyas_runtime.train.eagle3.schedule import ScheduleConfig
 from eyas_runtime.train.eagle3.vocab import VocabMap
 from eyas_runtime.train.engine import Context
 from eyas_runtime.train.group import Group
+from eyas_runtime.train.initial_draft import draft_reader
 from eyas_runtime.train.rendezvous import meet
 from eyas_runtime.train.scalars import ScalarLog
 from eyas_runtime.train.service_source import ServiceSource
@@ -167,24 +166,6 @@ def vocab_of(prepared: wire.Prepared) -> VocabMap:
     t2d = np.zeros(prepared.target_vocab_size, dtype=np.bool_)
     t2d[kept] = True
     return VocabMap(d2t=d2t, t2d=t2d)
-
-
-def draft_reader(folder: Path) -> Callable[[str], Tensor]:
-    """Reads an exported draft's tensors by name. Raises `UserError` for a folder or tensor that is not there."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"draft.initialFrom {folder} has no *.safetensors file")
-
-    def read(name: str) -> Tensor:
-        for path in files:
-            with safe_open(str(path), framework="pt", device="cpu") as file:
-                found = [key for key in file.keys() if key.removeprefix("draft_model.") == name]  # noqa: SIM118
-                if found:
-                    tensor: Tensor = file.get_tensor(found[0])
-                    return tensor
-        raise UserError(f"draft.initialFrom {folder} has no tensor {name}")
-
-    return read
 
 
 def _d2t(prepared: wire.Prepared) -> "np.ndarray[Any, np.dtype[np.int64]]":

@@ -103,7 +103,11 @@ class DraftTrainer:
         """See `Trainer`."""
         width, length = self._config.target_hidden_size, ref.num_tokens
         shapes = {INPUT_IDS: (length,), LOSS_MASK: (length,), AUX: (length, AUX_LAYERS * width), LAST: (length, width)}
-        if set(sample) != _NAMES or any(tuple(sample[name].shape) != shape for name, shape in shapes.items()):
+        if (
+            length < 1
+            or set(sample) != _NAMES
+            or any(tuple(sample[name].shape) != shape for name, shape in shapes.items())
+        ):
             return Code.OTHER_SHAPES
         ids = sample[INPUT_IDS]
         if int(ids.min()) < 0 or int(ids.max()) >= self._config.vocab_size:

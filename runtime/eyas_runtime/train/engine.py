@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from eyas_contract import wire
+from eyas_contract import env, wire
 from eyas_contract.client import MetadataClient
 from eyas_contract.config import JobConfig
 from eyas_contract.errors import UserError
@@ -14,8 +14,6 @@ from eyas_runtime.train.group import Group
 from eyas_runtime.train.ports import FeatureSource, Trainer
 from eyas_runtime.train.start import Identity
 
-TRAINER: Final = "EYAS_TRAINER"
-"""`eagle3` (default) or `fake`."""
 CHANNELS: Final = ("train", "checkpoint")
 """Groups of an incarnation: the loop's own, and one that only the checkpoint threads use."""
 
@@ -72,4 +70,4 @@ def make_engine(kind: str, context: Context) -> Engine:
         from eyas_runtime.train.draft_engine import DraftEngine
 
         return DraftEngine(context)
-    raise UserError(f"{TRAINER} is {kind[:40]!r}; it must be eagle3 or fake")
+    raise UserError(f"{env.TRAINER} is {kind[:40]!r}; it must be eagle3 or fake")

@@ -61,6 +61,10 @@ class Heartbeat:
         """Stop beating."""
         self._closed.set()
 
+    def join(self) -> None:
+        """Wait for the thread's end after `close`."""
+        self._thread.join()
+
     def _run(self) -> None:
         while not self._closed.is_set():
             try:

@@ -11,12 +11,15 @@ from typing import Final
 
 from eyas_contract import wire
 from eyas_contract.client import MetadataClient
-from eyas_contract.errors import Conflict
+from eyas_contract.errors import Transient
 from eyas_contract.ids import Incarnation
 from eyas_runtime.failpoints import hit
 
 ACKS_OUTSTANDING_MAX: Final = 64
 """Windows that may be trained while the service is away; then rank 0 waits, so that memory stays bounded."""
+
+AWAY_SECONDS: Final = 10.0
+"""How long a call is repeated before the ranks tell each other that they are alive."""
 
 
 class ServiceOrders:
@@ -33,7 +36,11 @@ class ServiceOrders:
         """See `OrderSource`."""
         self._check()
         request = wire.OrderRequest(incarnation=self._incarnation, ordinal=ordinal, wait_seconds=wait_seconds)
-        return self._client.call(wire.ORDER, request).order
+        try:
+            return self._client.call(wire.ORDER, request, deadline_seconds=wait_seconds + AWAY_SECONDS).order
+        except Transient:
+            # The service is away. The other ranks sit in a collective with a time-out, so they are told "nothing yet".
+            return None
 
     def ack(self, request: wire.AckRequest) -> None:
         """See `OrderSource`."""
@@ -62,15 +69,8 @@ class ServiceOrders:
     def _deliver(self) -> None:
         while (request := self._acks.get()) is not None:
             try:
-                self._send(request)
+                self._client.call(wire.ACK, request)
+                hit("train.after_ack")
             except BaseException as error:  # noqa: BLE001  the top frame of this loop: raised by the training loop
                 self._failure = error
                 return
-
-    def _send(self, request: wire.AckRequest) -> None:
-        try:
-            self._client.call(wire.ACK, request)
-        except Conflict:
-            # A checkpoint committed in the meantime has acked this window already.
-            return
-        hit("train.after_ack")

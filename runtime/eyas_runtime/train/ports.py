@@ -45,7 +45,10 @@ class OrderSource(Protocol):
     """Used by rank 0 alone."""
 
     def next(self, ordinal: int, *, wait_seconds: float) -> wire.Order | None:
-        """The `ordinal`-th order (0, 1, ...), or None after `wait_seconds`. Raises `Closed`, `Fenced`."""
+        """The `ordinal`-th order (0, 1, ...), or None when there is none within about `wait_seconds`.
+
+        Raises `Closed`, `Fenced`.
+        """
         ...
 
     def ack(self, request: wire.AckRequest) -> None:
@@ -72,11 +75,14 @@ class FeatureSource(Protocol[S_co]):
         ...
 
     def report_lost(self, samples: Sequence[wire.LostSample]) -> None:
-        """Say that samples must be captured again. Raises `Closed`, `Fenced`."""
+        """Say that samples must be captured again. Raises `Closed`, `Fenced`, and `Transient` to be asked again."""
         ...
 
     def current(self, step: int, version: int, sequences: Sequence[int], *, wait_seconds: float) -> wire.RefsReply:
-        """Present refs of places of a sealed window. Raises `Closed` when the window changed."""
+        """Present refs of places of a sealed window.
+
+        Raises `Closed` when the window changed, `Fenced`, and `Transient` to be asked again.
+        """
         ...
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eyas_contract.config import TargetConfig
@@ -106,12 +106,8 @@ def _is_tied(folder: Path) -> bool:
 def _open(path: Path) -> Any:  # noqa: ANN401  safetensors ships no types
     try:
         return safe_open(str(path), framework="pt", device="cpu")
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    except Exception as error:
-        if type(error).__name__ == "SafetensorError":
-            raise UserError(f"{path} is not a safetensors file: {error}") from error
-        raise
 
 
 def _read(path: Path, name: str) -> Tensor:
