@@ -29,7 +29,7 @@ T = TypeVar("T")
 RECEIPT_KEY = b"k" * 32
 
 
-class _Direct:
+class DirectThread:
     """The store's thread is the test's."""
 
     def call(self, call: Callable[[], T]) -> T:
@@ -69,7 +69,7 @@ class World:
         )
         self.sweeper = Sweeper(
             open_blobs=lambda: MemoryBlobStore(self.pool),
-            worker=_Direct(),
+            worker=DirectThread(),
             job=lambda: self.job,
             telemetry=Telemetry("test"),
             monotonic=self.clock.monotonic,
