@@ -43,8 +43,8 @@ def benchmark_metadata(
     """Latencies of commits and acks over `samples` samples, and reconcile times over each count of `refs`.
 
     `folder` is where the databases are made (the disk that is measured); None: the system's temporary folder. Returns
-    `disk_sync` (the floor), `commit`, `ack` (p50 and p99 of both arms, and the ratio of ours to naive for equally many samples) and
-    `reconcile` (seconds and peak bytes a case and a count).
+    `disk_sync` (the floor), `commit` and `ack` (p50 and p99 of both arms, and the ratio of ours to naive for equally
+    many samples) and `reconcile` (seconds and peak bytes a case and a count).
     """
     if samples < SAMPLES_MIN or any(count < SAMPLES_MIN for count in refs):
         raise UserError(f"at least {SAMPLES_MIN} samples and refs are needed for figures that say something")
@@ -52,8 +52,8 @@ def benchmark_metadata(
         disk = _figures(_bare_syncs(Path(scratch) / "disk", 256))
         commit, ack = _latencies(Path(scratch), samples - samples % WINDOW)
         cases = {str(count): _reconciles(Path(scratch), count) for count in refs}
-    return {"samples": samples, "group": GROUP, "window": WINDOW, "disk_sync": disk, "commit": commit, "ack": ack, "reconcile": cases,
-            "cores": os.cpu_count()}  # fmt: skip
+    shape = {"samples": samples, "group": GROUP, "window": WINDOW, "cores": os.cpu_count()}
+    return shape | {"disk_sync": disk, "commit": commit, "ack": ack, "reconcile": cases}
 
 
 # --- latencies -----------------------------------------------------------------------------------------------------
@@ -118,9 +118,14 @@ def _bare_syncs(path: Path, count: int) -> list[float]:
     """What the disk takes for one page and one sync: the floor of any durable transaction."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
-        return [_seconds(lambda: (os.write(descriptor, bytes(4096)), os.fdatasync(descriptor))) for _ in range(count)]
+        return [_seconds(lambda: _write_and_sync(descriptor)) for _ in range(count)]
     finally:
         os.close(descriptor)
+
+
+def _write_and_sync(descriptor: int) -> None:
+    os.write(descriptor, bytes(4096))
+    os.fdatasync(descriptor)
 
 
 def _captured(store: SQLiteMetadataStore, number: int) -> tuple[list[SampleRef], wire.CaptureLease]:
