@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eyas_contract import env
 from eyas_operator.backends.local import processes
 from support.waiting import wait_until
 
@@ -144,7 +145,8 @@ def local_run_of(folder: Path) -> Iterator[LocalRun]:
             [sys.executable, str(folder / "runner.py"), str(folder / "job.yaml"), str(folder / "run")],
             stdout=log,
             stderr=log,
-            env=os.environ | {"TEST_FOLDER": str(folder)},
+            # The fake trainer has no spares: they would be the product's own entry points.
+            env=os.environ | {"TEST_FOLDER": str(folder), env.TRAINER: "fake"},
             start_new_session=True,
         )
     run = LocalRun(folder=folder, runner=runner)

@@ -155,6 +155,7 @@ def _environment(build: Build, identity: PodIdentity, shape: PodShape, name: str
         env.REPLICA_INDEX: str(identity.index),
         env.POD_DIRECTORY: path(build.job, name, volumes.POD),
         env.TERMINATION_LOG: build.environment.termination_log(build.job, name),
+        env.GRACE_SECONDS: str(grace_seconds(shape)),
         "HOME": scratch,
         "TMPDIR": scratch,
         "XDG_CACHE_HOME": f"{scratch}/cache",

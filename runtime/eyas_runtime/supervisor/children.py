@@ -22,6 +22,7 @@ from eyas_contract.wire import Child, Termination, decode
 from eyas_runtime import files
 from eyas_runtime.process import TERMINATION_BYTES_MAX
 from eyas_runtime.supervisor.settings import Settings
+from eyas_runtime.supervisor.spares import Spares
 
 RESTARTS_FILE: Final = "restarts"
 _RESTARTS_BYTES_MAX: Final = 32
@@ -47,6 +48,7 @@ class Children:
         self._environ = dict(environ)
         self._folder = settings.pod_directory
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._spares = Spares(settings, environ)
         self.live: dict[int, Started] = {}
         """By pid."""
 
@@ -59,6 +61,31 @@ class Children:
             started = self._start(slot, restart)
             self.live[started.pid] = started
         self._write_list()
+
+    @property
+    def spares_missing(self) -> bool:
+        """The pod is ready and has fewer processes in waiting than it could have."""
+        return self._spares.missing and (self._folder / env.READY_FILE).exists()
+
+    @property
+    def spare_pids(self) -> set[int]:
+        """Processes in waiting: ours, but of no life."""
+        return set(self._spares.pids.values())
+
+    def fill_spares(self) -> None:
+        """Start processes in waiting for the next life."""
+        self._spares.fill(self._slot_environment)
+        self._write_list()
+
+    def spares_reaped(self, pids: set[int]) -> None:
+        """Forget processes in waiting that ended."""
+        if pids & self.spare_pids:
+            self._spares.reaped(pids)
+            self._write_list()
+
+    def leave(self) -> None:
+        """Nothing will be started any more."""
+        self._spares.dismiss()
 
     def ended(self, pids: Sequence[int]) -> list[Started]:
         """Forget children that were reaped; returns them in the same order."""
@@ -81,21 +108,27 @@ class Children:
 
     def _start(self, slot: int, restart: int) -> Started:
         process = secrets.token_hex(16)
+        values = {env.RESTART: str(restart), env.PROCESS: process}
+        pid = self._spares.take(slot, values)
+        if pid is None:
+            pid = self._start_cold(self._slot_environment(slot) | values)
+        return Started(slot=slot, pid=pid, process=process, restart=restart, since=time.monotonic())
+
+    def _start_cold(self, environment: dict[str, str]) -> int:
         command = self._settings.command
         try:
-            child = subprocess.Popen(command, env=self._child_environment(slot, restart, process))  # noqa: S603
+            child = subprocess.Popen(command, env=environment)  # noqa: S603
         except (FileNotFoundError, PermissionError) as error:
             raise UserError(f"cannot start {command[0]}: {error.strerror}") from error
         # Children are reaped by number in one place; Popen must not try it too when it is collected.
         child.returncode = 0
-        return Started(slot=slot, pid=child.pid, process=process, restart=restart, since=time.monotonic())
+        return child.pid
 
-    def _child_environment(self, slot: int, restart: int, process: str) -> dict[str, str]:
+    def _slot_environment(self, slot: int) -> dict[str, str]:
+        """What is the same in every life."""
         values = self._environ | {
             env.PARENT_PID: str(os.getpid()),
             env.ROLE: self._settings.role,
-            env.RESTART: str(restart),
-            env.PROCESS: process,
             env.TERMINATION_LOG: str(self._termination_file(slot)),
         }
         gang = self._settings.gang
@@ -126,14 +159,19 @@ class Children:
 
     def _write_list(self) -> None:
         first = self._settings.gang.first_rank if self._settings.gang else self._settings.index
+        role = self._settings.role
         listed = [
             Child(
-                role=self._settings.role,
+                role=role,
                 index=first + started.slot,
                 pid=started.pid,
                 restart=started.restart,
                 process=started.process,
             )
             for started in sorted(self.live.values(), key=lambda child: child.slot)
+        ]
+        listed += [
+            Child(role=f"{role}-spare", index=first + slot, pid=pid, restart=0, process="")
+            for slot, pid in sorted(self._spares.pids.items())
         ]
         files.publish_bytes(self._folder / env.CHILDREN_FILE, msgspec.json.encode(listed))

@@ -33,6 +33,7 @@ from eyas_runtime.supervisor.policy import (
     judge,
 )
 from eyas_runtime.supervisor.settings import Settings
+from eyas_runtime.supervisor.spares import SETTLE_SECONDS
 
 LEAVE_TOGETHER_SECONDS: Final = 60.0
 """How long ranks may go on after a sibling left with 0 or 75; the service's hang lease is the finer measure."""
@@ -65,6 +66,8 @@ class Supervisor:
         self._stop_asked = False
         self._kill_at: float | None = None
         self._restart_at: float | None = None
+        self._spares_at: float | None = None
+        self._was_ready = False
         self._reporting: Verdict | None = None
         self._refusal: EyasError | None = None
         self._code: int | None = None
@@ -82,6 +85,7 @@ class Supervisor:
             self._on_ends()
             self._on_gang()
             self._on_time()
+        self._children.leave()
         return self._code
 
     def _ask_stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -92,7 +96,7 @@ class Supervisor:
             os.write(self._wake_write, b"w")
 
     def _sleep(self) -> None:
-        deadlines = [at for at in (self._kill_at, self._restart_at) if at is not None]
+        deadlines = [at for at in (self._kill_at, self._restart_at, self._spares_at) if at is not None]
         timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
         select.select([self._wake_read], [], [], timeout)
         with suppress(BlockingIOError):
@@ -107,12 +111,15 @@ class Supervisor:
         self._kill_at = self._restart_at = self._reporting = None
         self._life_since = time.monotonic()
         self._children.start_life()
+        self._spares_at = self._life_since + SETTLE_SECONDS
         if self._gang:
             self._gang.watch([child.process for child in self._children.live.values()])
 
     def _on_ends(self) -> None:
         # All that are reaped are forgotten first: the end of one may kill the others by their pids.
-        reaped = [(pid, code) for pid, code in reap_all() if pid in self._children.live]
+        every = reap_all()
+        self._children.spares_reaped({pid for pid, _code in every})
+        reaped = [(pid, code) for pid, code in every if pid in self._children.live]
         ended = self._children.ended([pid for pid, _code in reaped])
         for child, (_pid, code) in zip(ended, reaped, strict=True):
             self._ended(child, code)
@@ -153,7 +160,7 @@ class Supervisor:
 
     def _bury_orphans(self) -> None:
         for _ in range(ORPHAN_POLLS_MAX):
-            if not kill_orphans(()):
+            if not kill_orphans(self._children.spare_pids):
                 return
             time.sleep(ORPHAN_POLL_SECONDS)
             reap_all()
@@ -236,6 +243,18 @@ class Supervisor:
             self._kill_rest()
         if self._restart_at is not None and now >= self._restart_at and self._code is None:
             self._start_life()
+        elif self._spares_at is not None and now >= self._spares_at:
+            self._look_after_spares(now)
+
+    def _look_after_spares(self, now: float) -> None:
+        """Readiness is a file: look now and then. A look that finds it ready comes before the one that starts them."""
+        if self._stopping or not self._children.live:
+            self._spares_at = None
+            return
+        self._spares_at = now + SETTLE_SECONDS
+        if self._children.spares_missing and self._was_ready:
+            self._children.fill_spares()
+        self._was_ready = self._children.spares_missing
 
     # --- the end ---
 
