@@ -74,11 +74,12 @@ def export(
     source: Annotated[Path, typer.Argument(help="Folder of a finished run, or one checkpoint directory.")],
     output: Annotated[Path, typer.Argument(help="New folder for the draft.")],
     layout: Annotated[str, typer.Option(help="sglang (also vLLM) or huggingface.")] = "sglang",
+    target: Annotated[Path | None, typer.Option(help="Folder of the target; huggingface needs it.")] = None,
 ) -> None:
     """Write the draft as safetensors for SGLang, vLLM or Hugging Face."""
     from eyas_cli.after import export_draft
 
-    typer.echo(export_draft(source, output, layout))
+    typer.echo(export_draft(source, output, layout, target))
 
 
 @app.command("eval")
