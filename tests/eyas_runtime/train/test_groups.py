@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -38,8 +39,9 @@ def gang(
                 channels=("a", "b"),
                 timeout_seconds=5.0 if nonces is None else 0.5,
             )
-            results[rank] = act(group)
-            group.close()
+            # A process that ends lets go of its sockets.
+            with closing(group):
+                results[rank] = act(group)
         except Closed as error:
             results[rank] = error
 
