@@ -46,7 +46,9 @@ class SampleRef(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     digest: str
     """`<algorithm>:<hex>` of the whole blob, header included; what a reader must find (blake3 or xxh3-128)."""
     payload_digest: str
-    """The same over the tensor payload alone: equal for two captures of one sample that gave equal bits."""
+    """The same over the tensor payload alone: equal for two captures of one sample that gave equal bits.
+
+    Always xxh3-128: it shows drift between honest captures; what resists an attacker is `digest`."""
     length: int
     """Bytes of the blob."""
     num_tokens: int

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Final
 
 PREFIX: Final = ".eyas-tmp."
-FOREIGN_AFTER_SECONDS: Final = 6 * 3600.0
-"""Age after which a temporary file of another host is removed: far beyond every deadline of a single write."""
+FOREIGN_AFTER_SECONDS: Final = 3600.0
+"""Age after which a temporary file of another host is removed: far beyond every deadline of a single write.
+
+A writer that was paused even longer finds its file gone, fails to rename it, and writes again."""
 
 _NAME: Final = re.compile(
     r"\.eyas-tmp\.(?P<host>[0-9a-f]{16})\.(?P<boot>[0-9a-f]{16})\.(?P<namespace>[0-9]+)"

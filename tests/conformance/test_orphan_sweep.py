@@ -82,7 +82,7 @@ def test_an_orphan_that_a_reader_holds_is_counted_as_held_not_as_deleted(job_uid
         def delete(self, key: str) -> bool:
             return False
 
-        def sweep_temporary(self) -> int:
+        def sweep_temporary(self, *, writers_are_gone: bool = False) -> int:
             return 0
 
     result = sweep_orphans(Held(), job_uid=job_uid, store_epoch=1, known=lambda _keys: frozenset())  # type: ignore[arg-type]

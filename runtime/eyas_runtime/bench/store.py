@@ -1,6 +1,6 @@
 """`eyas bench store`: what our promises cost on top of the store's own fastest calls.
 
-Three arms move equally many bytes through one pool, taking turns at every object: *ours* (tensors to verified tensors:
+Three arms move equally many bytes through one pool, taking turns: *ours* (tensors to verified tensors:
 encoding, digest, read-back of the size, identity and digest check), *bare* (`put_from` and `get_into` on registered
 memory, which verify nothing), and *naive* (the library's copying `put` and `get`, hashed as one would write it first).
 """
@@ -9,14 +9,17 @@ import ctypes
 import os
 import statistics
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import blake3
 import torch
 
-from eyas_contract.errors import Bug, StoreFull, UserError
+from eyas_contract.errors import Bug, Transient, UserError
 from eyas_contract.ids import JobUid, ObjectKey, object_key, sample_id
 from eyas_contract.refs import PromptTask, SampleRef
+from eyas_runtime.features.blobs import mooncake_codes as codes
 from eyas_runtime.features.blobs.mooncake import MooncakeBlobStore
 from eyas_runtime.features.blobs.mooncake_client import ClientSettings, MooncakeClient
 from eyas_runtime.features.store import FeatureStore, SampleMetadata
@@ -24,6 +27,8 @@ from eyas_runtime.features.store import FeatureStore, SampleMetadata
 PAIRS_MIN: Final = 5
 WARM_UP_ROUNDS: Final = 2
 """Fresh segment memory costs page faults at its first use; after these rounds the same memory serves again."""
+ROUNDS_STORED: Final = 2
+"""Rounds whose objects stay in the pool while the next one runs, so that no round waits for transfer leases to end."""
 REMOVE_SECONDS: Final = 60.0
 JOB: Final = JobUid("benchstore0000")
 ARMS: Final = ("ours", "bare", "naive")
@@ -39,26 +44,32 @@ def benchmark_store(
     pairs: int = 9,
     digest: str = "blake3",
     digest_threads: int = 1,
+    streams: int = 2,
 ) -> dict[str, object]:
     """Throughput of the three arms against the Mooncake pool of `settings`, and the ratios of ours to the others.
 
     Each round puts `objects` objects of `object_bytes` with every arm, then fetches them with every arm; the pool must
-    hold three times that. Returns bytes per second (medians) and ratios (medians over rounds, with extremes).
+    hold nine times that. `streams` objects are under way at a time in every arm, as producers and ranks have them.
+    Returns bytes per second (medians) and ratios (medians over rounds, with extremes).
     """
     if pairs < PAIRS_MIN:
         raise UserError(f"at least {PAIRS_MIN} rounds are needed for a median that says something, not {pairs}")
     blobs = MooncakeBlobStore(settings)
     store = FeatureStore(blobs, job_uid=JOB, digest=digest, digest_threads=digest_threads, retain_on_release=True)
     try:
-        bench = _Bench(store, blobs.raw_client(), object_bytes=object_bytes, objects=objects)
-        for number in range(WARM_UP_ROUNDS):
-            bench.round(number)
-        rounds = [bench.round(number) for number in range(1, pairs + 1)]
+        bench = _Bench(store, blobs.raw_client(), object_bytes=object_bytes, objects=objects, streams=streams)
+        try:
+            for number in range(WARM_UP_ROUNDS):
+                bench.round(number)
+            rounds = [bench.round(number) for number in range(1, pairs + 1)]
+        finally:
+            bench.close()
     finally:
         store.close()
     total = object_bytes * objects
     result: dict[str, object] = {
-        "object_bytes": object_bytes, "objects": objects, "pairs": pairs, "digest": digest, "cores": os.cpu_count(),
+        "object_bytes": object_bytes, "objects": objects, "pairs": pairs, "digest": digest,
+        "streams": streams, "cores": os.cpu_count(),
     }  # fmt: skip
     for operation in ("put", "get"):
         times = {arm: [found[operation, arm] for found in rounds] for arm in ARMS}
@@ -76,7 +87,9 @@ def _ratio(ours: list[Seconds], other: list[Seconds]) -> dict[str, float]:
 class _Bench:
     """Inputs and arms; each arm returns the seconds that it took."""
 
-    def __init__(self, store: FeatureStore, client: MooncakeClient, *, object_bytes: int, objects: int) -> None:
+    def __init__(
+        self, store: FeatureStore, client: MooncakeClient, *, object_bytes: int, objects: int, streams: int
+    ) -> None:
         self._store = store
         self._client = client
         self._bytes = object_bytes
@@ -85,13 +98,16 @@ class _Bench:
         ]
         # Copies: the store registers its tensors itself, and every arm must read memory that is equally cold.
         self._sources = [tensors["hidden_state"].clone() for tensors in self._tensors]
-        self._target = torch.empty(object_bytes, dtype=torch.uint8)
-        for tensor in (*self._sources, self._target):
+        self._streams = streams
+        self._stored: deque[list[ObjectKey]] = deque()
+        self._threads = ThreadPoolExecutor(streams, thread_name_prefix="bench")
+        self._targets = [torch.empty(object_bytes, dtype=torch.uint8) for _ in range(streams)]
+        for tensor in (*self._sources, *self._targets):
             if not client.register(tensor.data_ptr(), object_bytes):
                 raise UserError(f"Mooncake would not register {object_bytes} bytes; use smaller objects")
 
     def round(self, number: int) -> dict[tuple[str, str], Seconds]:
-        """Seconds of every arm over all objects; the arms take turns at each object, in another order each time."""
+        """Seconds of every arm over all objects; arms take turns at each `streams` objects, in changing order."""
         keys = {arm: [_new_key() for _ in self._tensors] for arm in ARMS}
         self._refs: dict[int, SampleRef] = {}
         self._digests: dict[int, bytes] = {}
@@ -101,13 +117,18 @@ class _Bench:
             ("get", "ours"): self._get_ours, ("get", "bare"): self._get_bare, ("get", "naive"): self._get_naive,
         }  # fmt: skip
         for operation in ("put", "get"):
-            for index in range(len(self._tensors)):
-                first = (number + index) % len(ARMS)
+            for start in range(0, len(self._tensors), self._streams):
+                some = range(start, min(start + self._streams, len(self._tensors)))
+                first = (number + start // self._streams) % len(ARMS)
                 for arm in ARMS[first:] + ARMS[:first]:
                     begun = time.perf_counter()
-                    arms[operation, arm](index, keys[arm][index])
+                    list(self._threads.map(arms[operation, arm], some, [keys[arm][index] for index in some]))
                     seconds[operation, arm] += time.perf_counter() - begun
-        self._remove_all([key for some in keys.values() for key in some])
+        self._stored.append([key for some in keys.values() for key in some])
+        for ref in self._refs.values():
+            self._store.abort(ref)
+        while len(self._stored) > ROUNDS_STORED:
+            self._remove(self._stored.popleft())
         return seconds
 
     def _put_ours(self, index: int, key: ObjectKey) -> None:
@@ -121,7 +142,8 @@ class _Bench:
         _expect(self._client.put_from(key, [self._sources[index].data_ptr()], [self._bytes]), 0)
 
     def _get_bare(self, index: int, key: ObjectKey) -> None:
-        _expect(self._client.get_into(key, self._target.data_ptr(), self._bytes), self._bytes)
+        target = self._targets[index % self._streams]
+        _expect(self._client.get_into(key, target.data_ptr(), self._bytes), self._bytes)
 
     def _put_naive(self, index: int, key: ObjectKey) -> None:
         data = ctypes.string_at(self._tensors[index]["hidden_state"].data_ptr(), self._bytes)
@@ -134,19 +156,23 @@ class _Bench:
             raise Bug("the naive arm read other bytes than it wrote")
         torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
-    def _remove_all(self, keys: list[ObjectKey]) -> None:
-        """Make room for the next round: every object, as soon as its transfer lease ended."""
+    def _remove(self, keys: list[ObjectKey]) -> None:
+        """Make room: delete `keys`, as soon as the transfer leases on them have ended."""
         ends = time.monotonic() + REMOVE_SECONDS
         while keys and time.monotonic() < ends:
             keys = [key for key in keys if not self._store.blobs.delete(key)]
             time.sleep(0.05)
-        for ref in self._refs.values():
-            self._store.abort(ref)
+
+    def close(self) -> None:
+        """Leave the pool as it was found."""
+        self._threads.shutdown()
+        for keys in self._stored:
+            self._remove(keys)
 
 
 def _expect(code: int, expected: int) -> None:
     if code != expected:
-        raise StoreFull(f"Mooncake answered {code} to the benchmark; give the pool more room")
+        raise Transient(f"Mooncake answered {codes.describe(code)} to the benchmark; is the pool large enough?")
 
 
 def _new_key() -> ObjectKey:

@@ -34,7 +34,9 @@ class SweepResult(msgspec.Struct, frozen=True, kw_only=True):
     """Temporary files of dead writers."""
 
 
-def sweep_orphans(blobs: BlobStore, *, job_uid: JobUid, store_epoch: int, known: Known) -> SweepResult:
+def sweep_orphans(
+    blobs: BlobStore, *, job_uid: JobUid, store_epoch: int, known: Known, writers_are_gone: bool = False
+) -> SweepResult:
     """Delete this job's objects of epochs up to `store_epoch` that are not known.
 
     `known(keys)` answers which of `keys` are leased or in a row *now*; it is called only after the listing is complete.
@@ -61,5 +63,5 @@ def sweep_orphans(blobs: BlobStore, *, job_uid: JobUid, store_epoch: int, known:
         known=known_count,
         deleted=deleted,
         held=held,
-        temporary=blobs.sweep_temporary(),
+        temporary=blobs.sweep_temporary(writers_are_gone=writers_are_gone),
     )

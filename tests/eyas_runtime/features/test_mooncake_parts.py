@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from eyas_contract.errors import Bug, NotReadable, StoreFull, Transient, UserError
 from eyas_runtime.features.blobs import mooncake_codes as codes
 from eyas_runtime.features.blobs import mooncake_transfer as transfer
+from eyas_runtime.features.blobs.mooncake import transfers_max
 from eyas_runtime.features.blobs.mooncake_admin import ANSWER_BYTES_MAX, MooncakeAdmin
 from eyas_runtime.features.blobs.mooncake_client import probe
 from eyas_runtime.features.blobs.mooncake_master import MasterSettings, master_argv
@@ -58,6 +59,11 @@ def test_pieces_cover_a_blob_exactly_and_end_small(length: int) -> None:
     assert sum(sizes) == length
     assert max(sizes) <= transfer.PIECE_BYTES_MAX
     assert sizes[-1] <= transfer.PIECE_BYTES_MIN
+
+
+@pytest.mark.parametrize(("cores", "transfers"), [(1, 1), (2, 1), (7, 1), (8, 2), (64, 16)])
+def test_transfers_under_way_leave_cores_for_digests(cores: int, transfers: int) -> None:
+    assert transfers_max(cores) == transfers
 
 
 def test_the_master_never_evicts_pinned_objects_and_binds_one_address() -> None:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ import pytest
 
 from eyas_contract.errors import Conflict, Corrupt, NotReadable, StoreFull, Transient, Unauthenticated, UserError
 from eyas_contract.ids import JobUid, key_prefix
-from eyas_runtime import failpoints, files
+from eyas_runtime import failpoints, files, temporary
 from eyas_runtime.features.blobs import marker
 from eyas_runtime.features.blobs.port import BlobStore
 from eyas_runtime.features.blobs.shared_dir import SharedDirBlobStore
@@ -52,6 +53,39 @@ def test_a_writer_killed_before_the_rename_leaves_nothing_readable_and_its_file_
     assert list(blobs.list("eyas.")) == []
     assert blobs.sweep_temporary() == 1
     assert list((tmp_path / "objects").iterdir()) == []
+
+
+def test_another_hosts_unfinished_file_goes_by_age_or_when_the_job_is_over(
+    tmp_path: Path, blobs: SharedDirBlobStore
+) -> None:
+    blobs.connect()
+    there = replace(temporary.own_identity(), host="f" * 16)
+    young, old = (tmp_path / "objects" / temporary.name_for(there) for _ in range(2))
+    for path in (young, old):
+        path.touch()
+    os.utime(old, (0, 0))
+    assert blobs.sweep_temporary() == 1
+    assert young.exists()
+    assert blobs.sweep_temporary(writers_are_gone=True) == 1
+    assert not young.exists()
+
+
+def test_a_writer_whose_unfinished_file_was_swept_is_told_to_write_again(
+    blobs: SharedDirBlobStore, job_uid: JobUid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, real = new_key(job_uid), os.link
+
+    def swept(source: str, *arguments: object, src_dir_fd: int, **options: object) -> None:
+        os.unlink(source, dir_fd=src_dir_fd)
+        real(source, *arguments, src_dir_fd=src_dir_fd, **options)  # type: ignore[arg-type]
+
+    blobs.connect()
+    monkeypatch.setattr(os, "link", swept)
+    with pytest.raises(Transient):
+        blobs.put(key, b"data")
+    monkeypatch.undo()
+    blobs.put(key, b"data")
+    assert bytes(blobs.get(key, 4)) == b"data"
 
 
 def test_a_writer_killed_after_the_rename_leaves_a_whole_object(

@@ -118,7 +118,7 @@ class MemoryBlobStore:
             "used_bytes": pool.used_bytes,
         }
 
-    def sweep_temporary(self) -> int:
+    def sweep_temporary(self, *, writers_are_gone: bool = False) -> int:
         """Nothing half-written can exist in memory that died with its writer."""
         return 0
 

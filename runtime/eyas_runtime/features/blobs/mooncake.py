@@ -12,9 +12,10 @@ The rules of this client, each of which closes a trap of the library:
 8. Every call runs under our own deadline in a worker thread.
 """
 
+import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from eyas_contract.errors import Bug, Conflict, EyasError, NotReadable, Transient, UserError
@@ -46,6 +47,8 @@ class MooncakeBlobStore:
         self._settings = settings
         self._calls = BoundedCalls("Mooncake", seconds=deadline_seconds)
         self._admin = None if admin_address is None else MooncakeAdmin(admin_address, deadline_seconds=deadline_seconds)
+        self._deadline_seconds = deadline_seconds
+        self._slots = threading.BoundedSemaphore(transfers_max(len(os.sched_getaffinity(0))))
         self._lock = threading.Lock()
         self._client: MooncakeClient | None = None
         self._pool: BufferPool | None = None
@@ -65,7 +68,7 @@ class MooncakeBlobStore:
                 raise Conflict(f"{key} exists already ({codes.describe(found) if found < 0 else found}); keys are new")
             if found != codes.NOT_FOUND:
                 raise codes.write_error(found, what)
-            with transfer.registered(client, self._memory(), parts) as memory:
+            with transfer.registered(client, self._memory(), parts) as memory, self._transferring(what):
                 code = client.put_from(key, memory.addresses, memory.sizes)
             if code != codes.OK:
                 raise codes.write_error(code, what)
@@ -83,7 +86,8 @@ class MooncakeBlobStore:
         def work(client: MooncakeClient, progress: Progress) -> None:
             lease = self._memory().lease(length)
             leases.append(lease)
-            transfer.fetch(client, key, length, lease.address, progress)
+            with self._transferring(f"get of {key}"):
+                transfer.fetch(client, key, length, lease.address, progress)
 
         def on_piece(end: int) -> None:
             nonlocal position
@@ -151,7 +155,7 @@ class MooncakeBlobStore:
         state["reachable"] = True
         return state if capacity is None else state | {"total_bytes": capacity[0], "used_bytes": capacity[1]}
 
-    def sweep_temporary(self) -> int:
+    def sweep_temporary(self, *, writers_are_gone: bool = False) -> int:
         """Nothing to do: the master itself discards what a dead writer began (`put_start_discard_timeout_sec`)."""
         return 0
 
@@ -182,6 +186,15 @@ class MooncakeBlobStore:
                 self._client = client
             return self._client
 
+    @contextmanager
+    def _transferring(self, what: str) -> Iterator[None]:
+        if not self._slots.acquire(timeout=self._deadline_seconds):
+            raise Transient(f"{what}: the transfers before it did not end within {self._deadline_seconds:g} s")
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     def _memory(self) -> BufferPool:
         if self._pool is None:
             raise Bug("registered memory is asked for before the client connected")
@@ -201,6 +214,15 @@ class MooncakeBlobStore:
             return [_size_or_none(client.get_size(key), key) for key in keys]
 
         return self._bounded("sizes", work)
+
+
+def transfers_max(cores: int) -> int:
+    """Transfers that one client has under way on a host with `cores`.
+
+    The library waits for a transfer by spinning, and one thread serves all TCP connections of a process: two transfers
+    on two cores were seen to reach a third of the throughput of one. While one is under way others are digested.
+    """
+    return max(1, cores // 4)
 
 
 def _size_or_none(code: int, key: str) -> int | None:

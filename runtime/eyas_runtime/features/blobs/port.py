@@ -73,8 +73,11 @@ class BlobStore(Protocol):
     def health(self) -> Mapping[str, HealthValue]:
         """Flat numbers and words for status and `eyas doctor`; `reachable` is always among them. Never raises."""
 
-    def sweep_temporary(self) -> int:
-        """Remove what writers that died in mid-put left behind; returns how many."""
+    def sweep_temporary(self, *, writers_are_gone: bool = False) -> int:
+        """Remove what writers that died in mid-put left behind; returns how many.
+
+        `writers_are_gone`: the job is over, so whatever is unfinished will never be finished, wherever it was begun.
+        """
 
     def close(self) -> None:
         """Let go of threads, memory and connections; a second call does nothing."""

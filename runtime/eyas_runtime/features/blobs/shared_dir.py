@@ -7,6 +7,7 @@ a remounted or emptied volume is noticed. No call lists the directory except `li
 """
 
 import errno
+import math
 import os
 import threading
 import weakref
@@ -170,12 +171,13 @@ class SharedDirBlobStore:
             "used_bytes": sum(item.length or 0 for item in items),
         }
 
-    def sweep_temporary(self) -> int:
+    def sweep_temporary(self, *, writers_are_gone: bool = False) -> int:
         """See the port; also in the root, where a marker may have been half-written."""
 
         def work(_progress: Progress) -> int:
+            age = -math.inf if writers_are_gone else temporary.FOREIGN_AFTER_SECONDS
             with self._objects() as objects, files.directory(self._path) as root:
-                return temporary.sweep(objects) + temporary.sweep(root)
+                return sum(temporary.sweep(folder, foreign_after_seconds=age) for folder in (objects, root))
 
         return self._bounded("sweep of temporary files", work)
 

@@ -195,7 +195,7 @@ class Sweeper:
             live = self._worker.call(lambda keys=batch: self._job().store.live_keys(keys))  # type: ignore[misc]
             orphans += sum(blobs.delete(key) for key in sweepable(batch, live))
         self._telemetry.deleted("orphan", orphans)
-        blobs.sweep_temporary()
+        blobs.sweep_temporary(writers_are_gone=self._worker.call(lambda: self._job().is_complete()))
         return (orphans, self._find_missing(blobs, listed))
 
     def _find_missing(self, blobs: BlobStore, listed: dict[str, int | None]) -> int:
