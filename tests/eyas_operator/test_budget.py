@@ -116,3 +116,12 @@ def test_configuration_error_of_any_role_fails_at_once_with_its_sentence(hostnam
     assert cluster.verdict("Failed") == ("True", "ConfigError")
     failed = next(condition for condition in cluster.status.conditions if condition.type == "Failed")
     assert "the tokenizer changed" in failed.message
+
+
+def test_reason_that_a_rank_finds_is_the_same_whoever_tells_it_first() -> None:
+    cluster = ModelCluster().started()
+    cluster.reachable = False
+    message = '{"exit_code":78,"klass":"CheckpointsLost","message":"CheckpointsLost: step 8 was committed"}'
+    cluster.end("consumer-0-a1", 78, message=message)
+    cluster.reconcile()
+    assert cluster.verdict("Failed") == ("True", "CheckpointsLost")

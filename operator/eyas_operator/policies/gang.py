@@ -12,7 +12,7 @@ from eyas_operator.names import Role
 from eyas_operator.policies import incidents
 from eyas_operator.policies.budget import restart
 from eyas_operator.policies.failures import GRACEFUL, Failure, FailureClass
-from eyas_operator.policies.moment import Moment, fail, gang_unit, members
+from eyas_operator.policies.moment import Moment, gang_unit, members
 from eyas_operator.policies.units import recover, with_present_shape
 
 GRACE_SECONDS = 120
@@ -43,8 +43,7 @@ def watch_gang(moment: Moment, status: JobStatus) -> JobStatus:
     ends = _ends(moment, status, unit)
     config = next((end for end in ends if end.klass is FailureClass.CONFIG), None)
     if config is not None:
-        status = incidents.opened(moment, status, unit, config)
-        return fail(moment, status, "ConfigError", f"consumers: {config.message}")
+        return recover(moment, status, unit, config)
     if status.stage is not Stage.RUNNING:
         return status
     if status.gang.draining_reason:

@@ -4,9 +4,7 @@ The end has an order: training is complete when the metadata service says so; th
 service sweeps the store, and only when it reports nothing resident does it go too.
 """
 
-import re
 from dataclasses import replace
-from typing import Final
 
 from eyas_contract.states import Gang, Phase
 from eyas_contract.wire import StatusReply
@@ -14,10 +12,8 @@ from eyas_operator import names
 from eyas_operator.api.rules import immutable_digest
 from eyas_operator.api.status import JobStatus, Result, Stage
 from eyas_operator.policies.gang import drain_seconds
-from eyas_operator.policies.moment import Moment, end, enter, fail
+from eyas_operator.policies.moment import Moment, end, enter, fail, reason_in
 from eyas_operator.policies.units import alive_train_pods
-
-_REASON: Final = re.compile(r"([A-Z][A-Za-z]{2,63}): (.+)", re.DOTALL)
 
 
 def begin(moment: Moment, status: JobStatus) -> JobStatus:
@@ -64,9 +60,7 @@ def service_verdict(moment: Moment, status: JobStatus) -> JobStatus:
     if report is None or status.stage is Stage.ENDED:
         return status
     if report.phase is Phase.FAILED:
-        match = _REASON.fullmatch(report.failure.strip())
-        reason, message = match.groups() if match else ("TrainingFailed", report.failure)
-        return fail(moment, status, reason, message)
+        return fail(moment, status, *reason_in(report.failure, "TrainingFailed"))
     if report.phase is Phase.COMPLETE and status.stage in (Stage.RUNNING, Stage.SUSPENDING):
         return enter(moment, replace(status, result=_result(status, report)), Stage.FINISHING)
     restarted = report.gang is Gang.OPEN and report.incarnation and not report.durable_step

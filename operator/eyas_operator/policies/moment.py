@@ -5,6 +5,7 @@ Pure. A policy is `(moment, status) -> status`; `plan` applies them in a fixed o
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from eyas_operator.api.job import JobSpec
 from eyas_operator.api.status import Condition, JobStatus, Stage, Unit
@@ -13,7 +14,8 @@ from eyas_operator.observe import Observed
 from eyas_operator.settings import Settings
 from eyas_operator.world import seconds_of, time_of
 
-TRAIN_ROLES = (Role.PRODUCER, Role.CONSUMER)
+RUNTIME_REASONS: Final = frozenset({"CheckpointsLost", "InputsChanged"})
+"""Reasons of `Failed` that the runtime itself finds; it writes them as the first word of its sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,12 @@ def end(moment: Moment, status: JobStatus, kind: str, reason: str, message: str)
     kept = tuple(entry for entry in status.conditions if entry.type != kind)
     ended = replace(status, conditions=(*kept, terminal), completion_time=moment.time)
     return enter(moment, ended, Stage.ENDED)
+
+
+def reason_in(message: str, otherwise: str) -> tuple[str, str]:
+    """(reason, message): what the runtime put before the colon if it is a reason that we document."""
+    reason, colon, rest = message.strip().partition(": ")
+    return (reason, rest) if colon and reason in RUNTIME_REASONS else (otherwise, message)
 
 
 def fail(moment: Moment, status: JobStatus, reason: str, message: str) -> JobStatus:
