@@ -19,6 +19,7 @@ import blake3
 from eyas_contract.config import DataConfig, JobConfig, TargetConfig
 from eyas_contract.errors import Transient, UserError
 from eyas_contract.wire import Inputs
+from eyas_runtime.offline.manifest import SUFFIX, FeatureFile, paths_of, read_manifest
 
 END_BYTES: Final = 64 << 10
 FEATURE_SUFFIXES: Final = (".ckpt", ".ckpt.gz")
@@ -51,20 +52,32 @@ def check_inputs(recorded: Inputs, found: Inputs) -> None:
     }
     changed = [text for name, text in words.items() if getattr(recorded, name) != getattr(found, name)]
     if changed:
-        raise UserError(
-            f"{' and '.join(changed)} changed since this job was prepared: restore it, or start a new job"
-        )
+        raise UserError(f"{' and '.join(changed)} changed since this job was prepared: restore it, or start a new job")
 
 
-def feature_files(folder: str) -> list[Path]:
-    """The feature files below `folder`, ordered by relative name. Raises `UserError` when there are none."""
-    root = Path(folder)
+def feature_files(source: str) -> list[Path]:
+    """The feature files of a folder, ordered by relative name, or those of a manifest, in its order.
+
+    Raises `UserError` when there are none, or a manifest names one that is not there.
+    """
+    root = Path(source)
+    if root.is_file() and root.suffix == SUFFIX:
+        return paths_of(root, read_manifest(root))
     if not root.is_dir():
-        raise UserError(f"data.features {folder} is not a folder")
+        raise UserError(f"data.features {source} is neither a folder nor a manifest ({SUFFIX})")
     found = [path for path in root.rglob("*") if path.name.endswith(FEATURE_SUFFIXES) and path.is_file()]
     if not found:
-        raise UserError(f"data.features {folder} holds no {' or '.join(FEATURE_SUFFIXES)} file")
+        raise UserError(f"data.features {source} holds no {' or '.join(FEATURE_SUFFIXES)} file")
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def listed_files(source: str) -> dict[Path, FeatureFile]:
+    """What the manifest `source` says of each of its files; nothing for a folder."""
+    root = Path(source)
+    if not root.is_file():
+        return {}
+    manifest = read_manifest(root)
+    return dict(zip(paths_of(root, manifest), manifest.files, strict=True))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -76,9 +89,10 @@ def _data(data: DataConfig) -> str:
     state = blake3.blake3()
     for name in data.prompts:
         _add(state, "prompts", _of_file(Path(name)))
-    for folder in data.features:
-        for path in feature_files(folder):
-            _add(state, path.relative_to(folder).as_posix(), _of_ends(path))
+    for source in data.features:
+        root = Path(source)
+        for path in feature_files(source):
+            _add(state, path.relative_to(root if root.is_dir() else root.parent).as_posix(), _of_ends(path))
     return f"blake3:{state.hexdigest()}"
 
 

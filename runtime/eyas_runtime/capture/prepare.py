@@ -23,7 +23,8 @@ from eyas_runtime.capture.feature_files import check_against_target, read_featur
 from eyas_runtime.capture.prompts import scan
 from eyas_runtime.capture.targets import TargetShape, target_shape
 from eyas_runtime.capture.tokenise import Tokeniser, Tokens, load_tokenizer
-from eyas_runtime.inputs import feature_files
+from eyas_runtime.inputs import feature_files, listed_files
+from eyas_runtime.offline.manifest import check_file
 from eyas_runtime.train.eagle3.vocab import build_vocab_map
 
 PROMPTS_MAX: Final = 2_600_000
@@ -66,9 +67,12 @@ def _prompts(config: JobConfig) -> Iterator[Counted]:
 
 
 def _features(config: JobConfig, shape: TargetShape) -> Iterator[Counted]:
-    for file_index, folder in enumerate(config.data.features):
-        for offset, path in enumerate(feature_files(folder)):
+    for file_index, source in enumerate(config.data.features):
+        listed = listed_files(source)
+        for offset, path in enumerate(feature_files(source)):
             try:
+                if path in listed:
+                    check_file(path, listed[path])
                 features = read_features(path, max_length=config.data.max_length)
                 check_against_target(features, path, hidden_size=shape.hidden_size, vocab_size=shape.vocab_size)
             except Corrupt as error:

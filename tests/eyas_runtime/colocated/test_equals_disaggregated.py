@@ -5,6 +5,7 @@ import secrets
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,7 +22,7 @@ PROMPTS = 16
 
 def job_in(folder: Path, target: Path, *, colocated: bool, world_size: int) -> JobConfig:
     store = StoreConfig(backend="Memory", max_resident_bytes=1 << 26) if colocated else None
-    changes = {"store": store} if store is not None else {}
+    changes: dict[str, Any] = {} if store is None else {"store": store}
     job = tiny_job(
         folder,
         target=target,
