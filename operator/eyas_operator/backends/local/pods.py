@@ -174,7 +174,8 @@ class LocalPod:
             told = (self.folder / TERMINATION_FILE).read_bytes()[:TERMINATION_BYTES_MAX]
         except OSError:
             told = b""
-        if told or code == 0:
+        if told or code <= 0:
+            # A supervisor that was killed had no last words, and the end of its log is about something else.
             return told.decode(errors="replace")
         return tail(self.log)
 
