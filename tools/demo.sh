@@ -9,8 +9,8 @@ eyas="$venv/bin/eyas"
 run=${DEMO_DIR:-demo}
 assets=$(tools/fetch_assets.sh)
 
-"$eyas" demo prepare --assets "$assets" --cache "$cache" --output "$run"
-rm -rf "$run/run" "$run/draft"
+"$eyas" demo --assets "$assets" --cache "$cache" --output "$run"
+rm -rf "$run/run" "$run/draft" "$run/plot.png"
 "$eyas" local run examples/quickstart.yaml --workdir "$run/run" \
   --volume models="$run/models" --volume data="$run/data"
 "$eyas" local plot "$run/run" --output "$run/plot.png"

@@ -13,7 +13,8 @@ app = typer.Typer(help="Jobs as processes of this machine.", no_args_is_help=Tru
 Workdir = Annotated[Path, typer.Argument(help="Folder of the run.")]
 
 
-def _volumes(pairs: list[str]) -> dict[str, Path]:
+def volume_folders(pairs: list[str]) -> dict[str, Path]:
+    """NAME=PATH pairs as a mapping. Raises `UserError` for a pair that is not one, or a folder that is not there."""
     volumes: dict[str, Path] = {}
     for pair in pairs:
         name, separator, path = pair.partition("=")
@@ -36,7 +37,7 @@ def run(
     """Run JOB to its end. Run again with the same folder after any kill: it resumes."""
     from eyas_cli.runner import run_job
 
-    raise typer.Exit(run_job(job, workdir, _volumes(volume or [])))
+    raise typer.Exit(run_job(job, workdir, volume_folders(volume or [])))
 
 
 @app.command()

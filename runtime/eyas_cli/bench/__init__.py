@@ -1,0 +1,1 @@
+"""`eyas bench`: one module a goal of the design; each prints both arms and their ratio, whatever they are."""

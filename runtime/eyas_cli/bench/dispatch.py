@@ -1,0 +1,74 @@
+"""Chooses the benchmark by name and prints its figures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+
+from eyas_contract.errors import UserError
+
+Figures = dict[str, Any]
+
+
+def _store(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+    from eyas_cli.bench.pool import local_pool
+    from eyas_runtime.bench.store import benchmark_store
+
+    del job, volumes, seconds
+    with local_pool(segment_bytes=2 << 30) as settings:
+        return benchmark_store(settings)
+
+
+def _metadata(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+    from eyas_runtime.bench.metadata import benchmark_metadata
+
+    del job, volumes, seconds
+    return benchmark_metadata()
+
+
+def _step(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+    from eyas_runtime.bench.step import benchmark_step
+
+    del job, volumes, seconds
+    return benchmark_step()
+
+
+def _recovery(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+    from eyas_cli.bench.recovery import benchmark_recovery
+
+    del seconds
+    return benchmark_recovery(_needed(job), volumes)
+
+
+def _goodput(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+    from eyas_cli.bench.goodput import benchmark_goodput
+
+    return benchmark_goodput(_needed(job), volumes, seconds=seconds)
+
+
+BENCHMARKS: Final[dict[str, Callable[[Path | None, dict[str, Path], int], Figures]]] = {
+    "store": _store,
+    "metadata": _metadata,
+    "recovery": _recovery,
+    "goodput": _goodput,
+    "step": _step,
+}
+
+
+def run_bench(name: str, *, job: Path | None, volumes: dict[str, Path], seconds: int, as_json: bool) -> None:
+    """Run one benchmark and print it. Raises `UserError` for a name that there is not."""
+    if name not in BENCHMARKS:
+        raise UserError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
+    figures = BENCHMARKS[name](job, volumes, seconds)
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        Console().print_json(data=figures)
+
+
+def _needed(job: Path | None) -> Path:
+    if job is None:
+        raise UserError("this benchmark runs a whole job: give --job and its --volume folders, as for eyas local run")
+    return job
