@@ -59,6 +59,15 @@ def test_resize_drains_then_starts_the_new_shape() -> None:
     assert cluster.status.incidents == ()
 
 
+def test_another_number_of_ranks_per_pod_is_a_resize_too() -> None:
+    cluster = ModelCluster().started()
+    cluster.edit(consumers={"replicas": 2, "processesPerPod": 3})
+    cluster.passes(4)
+    assert cluster.names_of("consumer") == ["consumer-0-a2", "consumer-1-a2"]
+    config = cluster.things[("ConfigMap", "demo-1c9e0b52-config-e1-a2")].manifest["data"]["job.json"]
+    assert '"world_size": 6' in config
+
+
 def test_crash_during_a_resize_does_not_lose_the_resize() -> None:
     cluster = ModelCluster().started()
     cluster.edit(consumers={"replicas": 1, "processesPerPod": 2})

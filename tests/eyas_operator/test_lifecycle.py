@@ -124,6 +124,27 @@ def test_start_at_zero_after_a_checkpoint_is_a_failure_unless_allowed() -> None:
         assert cluster.verdict("Failed")[0] == verdict
 
 
+def test_empty_store_means_nothing_while_a_producer_may_still_put() -> None:
+    cluster = ModelCluster().started()
+    cluster.pod("producer-0-o1").node = "unreachable"
+    cluster.report = a_report(phase=Phase.COMPLETE, acked_step=100, durable_step=100)
+    cluster.passes(5)
+    assert cluster.verdict("Complete")[0] == "False"
+    assert "metadata-e1-o1" in pods(cluster)
+    cluster.vanish("producer-0-o1")
+    cluster.passes(2)
+    assert cluster.verdict("Complete") == ("True", "TrainingComplete")
+
+
+def test_first_reason_of_a_failure_stays() -> None:
+    cluster = ModelCluster().started()
+    cluster.report = a_report(phase=Phase.FAILED, failure="InputsChanged: prompts.jsonl was edited")
+    cluster.end("producer-0-o1", 78)
+    cluster.end("consumer-0-a1", 78)
+    cluster.passes(2)
+    assert cluster.verdict("Failed") == ("True", "InputsChanged")
+
+
 def test_sweep_that_never_ends_is_bounded_and_said() -> None:
     cluster = ModelCluster().started()
     cluster.report = a_report(phase=Phase.COMPLETE, acked_step=100, durable_step=100, resident_objects=1)

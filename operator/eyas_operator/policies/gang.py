@@ -6,7 +6,6 @@ ranks write a checkpoint and exit 75; then the operator waits for the others, bu
 
 from dataclasses import replace
 
-from eyas_contract.states import Phase
 from eyas_operator.api.status import JobStatus, Stage, Unit
 from eyas_operator.names import Role
 from eyas_operator.policies import incidents
@@ -83,7 +82,7 @@ def _ended(moment: Moment, status: JobStatus, unit: Unit, ends: list[Failure]) -
 def _done(moment: Moment, status: JobStatus, unit: Unit, count: int) -> JobStatus:
     """Ranks that end well while the service has work left: wait for its word, then call it a failure."""
     report = moment.observed.report
-    if count < status.gang.replicas or report is None or report.phase is not Phase.RUNNING:
+    if count < status.gang.replicas or report is None:
         return status
     if report.store_epoch != status.store_epoch or report.attempt != unit.serial:
         return status
