@@ -12,6 +12,15 @@ from eyas_contract.errors import UserError
 from eyas_contract.exits import Exit
 
 
+def ingest_folders(folders: Sequence[Path], manifest: Path, max_length: int) -> str:
+    """Check feature files and list them in a manifest; returns a sentence."""
+    from eyas_runtime.capture.ingest import ingest
+
+    made = ingest(folders, manifest, max_length=max_length)
+    tokens = sum(entry.num_tokens for entry in made.files)
+    return f"{len(made.files)} feature files with {tokens} tokens of a {made.hidden_size} wide target in {manifest}"
+
+
 def export_draft(source: Path, output: Path, layout: str, target: Path | None) -> str:
     """Write the draft; returns a sentence."""
     from eyas_runtime.export.draft import export_draft as write

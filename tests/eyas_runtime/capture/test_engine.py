@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -329,7 +330,7 @@ def test_other_architectures_are_captured_from_the_same_places(tmp_path: Path, k
     }  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        whole = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes)).eval()
+        whole = cast("Any", AutoModelForCausalLM).from_config(AutoConfig.for_model(kind, **sizes)).eval()
     whole.save_pretrained(tmp_path)
     model = TransformersModel(TargetConfig(model=str(tmp_path)), device=CPU)
     rows = torch.arange(10)[None] + 3

@@ -12,6 +12,7 @@ import torch
 from eyas_contract import wire
 from eyas_contract.config import JobConfig
 from eyas_contract.errors import Fenced, StoreFull, UserError
+from eyas_contract.ids import LeaseToken
 from eyas_contract.refs import PromptTask, SampleRef
 from eyas_runtime.capture.build import make_engine
 from eyas_runtime.capture.engine import LAST, Advance, CaptureEngine, Features, Outcome
@@ -272,7 +273,7 @@ class Calls:
 def lease(name: str) -> wire.CaptureLease:
     return wire.CaptureLease(
         lease_id=name,
-        token=wire.LeaseToken("t"),
+        token=LeaseToken("t"),
         group=0,
         tasks=(),
         padded_length=1,

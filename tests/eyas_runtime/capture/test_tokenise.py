@@ -53,7 +53,7 @@ TALK = conversation(("user", "the 42"), ("assistant", "über an inlet"), ("user"
 def test_mask_covers_assistant_turns_with_their_end_mark_and_nothing_else(tokenizer: PreTrainedTokenizerBase) -> None:
     tokens = Tokeniser(tokenizer, max_length=512).encode(TALK, "here")
     assert supervised(tokenizer, tokens) == "über an inlet<|end|>rests<|end|>"
-    assert tokenizer.decode(tokens.input_ids).startswith("<s><|user|>the 42<|end|><|assistant|>")
+    assert str(tokenizer.decode(tokens.input_ids)).startswith("<s><|user|>the 42<|end|><|assistant|>")
 
 
 @pytest.mark.parametrize("template", [WITH_MARKS, None], ids=["generation marks", "difference of prefixes"])

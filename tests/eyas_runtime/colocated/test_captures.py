@@ -1,5 +1,6 @@
 """A rank without a store: what it did not capture itself it captures again, with the committed bits or not at all."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from eyas_contract.ids import JobUid, object_key
 from eyas_contract.refs import PromptTask, SampleRef
 from eyas_contract.wire import Prepared
 from eyas_runtime.capture.build import make_engine
-from eyas_runtime.capture.engine import Features
+from eyas_runtime.capture.engine import Advance, Features, Outcome
 from eyas_runtime.capture.prepare import prepare
 from eyas_runtime.colocated.captures import Captures, Groups, SharedEngine
 from eyas_runtime.inputs import digest_inputs
@@ -35,9 +36,9 @@ class Counting(SharedEngine):
 
     calls = 0
 
-    def capture(self, *arguments: object) -> list[object]:  # type: ignore[override]
+    def capture(self, tasks: Sequence[PromptTask], padded_length: int, advance: Advance) -> list[Outcome]:
         self.calls += 1
-        return super().capture(*arguments)  # type: ignore[arg-type,return-value]
+        return super().capture(tasks, padded_length, advance)
 
 
 def keyed(task: PromptTask, job_uid: str) -> PromptTask:

@@ -20,8 +20,8 @@ from eyas_runtime.checkpoint.store import CheckpointRoot, Strike
 from eyas_runtime.export import export_draft, open_source
 from eyas_runtime.export.reading import read_exported
 from eyas_runtime.export.source import find_checkpoint
-from eyas_runtime.train.draft_engine import draft_reader
 from eyas_runtime.train.draft_state import load_weights
+from eyas_runtime.train.initial_draft import draft_reader
 from support.checkpoints import make_root, save_checkpoint
 from support.drafts import draft_pieces, exported, save_draft, tiny_draft
 from support.tiny_target import make_tiny_target
