@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from eyas_contract.config import RecoveryConfig
 from support.gang import Forge, MiniJob, sample_bytes
+from support.metadata_service import job_config
 
 SPARED = ("metadata.", "release.", "sweep.", "capture.")
 """Failpoints of other roles."""
@@ -272,5 +274,29 @@ def test_an_unmounted_checkpoint_volume_ends_with_75_and_judges_nothing(
         assert job.one_life().codes == {0: 75}
         job.checkpoints.rmdir()
         away.rename(job.checkpoints)
+        job.run()
+        assert finished_weights(job) == reference
+
+
+def test_a_service_that_is_away_for_a_while_costs_no_rank(forge: Forge, reference: str, tmp_path: Path) -> None:
+    with mini(tmp_path, forge, 2) as job:
+        job.start_in_background()
+        job.wait_for_step(1)
+        job.restart_service()
+        job.background_life()
+        assert [life.codes for life in job.lives] == [{0: 0, 1: 0}]
+        assert finished_weights(job) == reference
+
+
+@pytest.mark.slow
+def test_a_rank_that_stands_still_is_found_and_its_gang_starts_again(
+    forge: Forge, reference: str, tmp_path: Path
+) -> None:
+    # The floor of the hang term is three heartbeats here instead of a minute.
+    config = job_config(tmp_path, window_size=WINDOW, every_steps=2, recovery=RecoveryConfig(hang_seconds_min=6.0))
+    with MiniJob(tmp_path, forge, world_size=2, prompts=PROMPTS, config=config) as job:
+        codes = job.one_life({1: "train.after_backward=stop@2"}).codes
+        assert codes == {0: 1, 1: -9}, "rank 0 hears of it although it sits in a collective"
+        assert "Hang" in {incident.klass for incident in job.status().incidents}
         job.run()
         assert finished_weights(job) == reference

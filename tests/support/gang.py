@@ -212,6 +212,7 @@ class MiniJob:
         self.producer = self._start_producer()
         self.client = client_of(folder, self.port, "consumer")
         self.lives: list[Life] = []
+        self._background: threading.Thread | None = None
         self.attempt = 1
 
     def _start_service(self) -> ServiceThread:
@@ -240,6 +241,10 @@ class MiniJob:
     def wait_for_samples(self, count: int) -> None:
         """Until so many samples were committed."""
         wait_until(lambda: self.status().samples_committed >= count, f"{count} samples")
+
+    def wait_for_step(self, step: int) -> None:
+        """Until that step was acked."""
+        wait_until(lambda: self.status().acked_step >= step, f"step {step}")
 
     def replace_pods(self) -> None:
         """The next attempt: new pods, at another address."""
@@ -304,6 +309,17 @@ class MiniJob:
                     with suppress(ProcessLookupError):
                         os.kill(other, signal.SIGKILL)
         return life
+
+    def start_in_background(self) -> None:
+        """`one_life` in a thread, so that the test can do things to the rest of the job meanwhile."""
+        self._background = threading.Thread(target=self.one_life, daemon=True)
+        self._background.start()
+
+    def background_life(self) -> None:
+        """Wait for the end of that life."""
+        assert self._background is not None
+        self._background.join(LIFE_SECONDS)
+        assert not self._background.is_alive()
 
     def _report(self, rank: int, process: str, code: int) -> None:
         try:

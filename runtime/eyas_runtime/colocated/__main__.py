@@ -32,7 +32,7 @@ def main() -> int:
     engine = ColocatedEngine(
         Context(config=config, identity=identity, tokens=tokens), restart=int(restart) if restart.isdecimal() else 0
     )
-    return int(Rank(config, identity, client, engine).run())
+    return int(Rank(config, identity, client, lambda: engine).run())
 
 
 def _required(name: str) -> str:

@@ -9,6 +9,7 @@ Everything here parses and decides before torch is imported.
 import os
 import threading
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from eyas_runtime.checkpoint.verify import retrying
 from eyas_runtime.checkpoint.writer import CheckpointWriter, Lineage
 from eyas_runtime.core.sequence import Schedule
 from eyas_runtime.process import mark_ready, run_role
-from eyas_runtime.train.engine import Context, Engine, make_engine
+from eyas_runtime.train.engine import Context, Engine, Preload, make_engine
 from eyas_runtime.train.group import Group
 from eyas_runtime.train.heartbeat import Heartbeat, Work
 from eyas_runtime.train.loop import LoopSettings, Parts, TrainLoop
@@ -50,28 +51,46 @@ def main() -> int:
     client = MetadataClient(
         config.endpoints.metadata_url, str(tokens / env.TOKEN_CONSUMER), store_epoch=config.store_epoch
     )
-    engine = make_engine(
-        os.environ.get(env.TRAINER, "eagle3"), Context(config=config, identity=identity, tokens=tokens)
-    )
-    rank = Rank(config, identity, client, engine)
-    return int(rank.run())
+    kind = os.environ.get(env.TRAINER, "eagle3")
+    context = Context(config=config, identity=identity, tokens=tokens)
+    preload = Preload(kind)
+
+    def engine() -> Engine:
+        preload.wait()
+        return make_engine(kind, context)
+
+    return int(Rank(config, identity, client, engine).run())
 
 
 class Rank:
     """One rank's life, from nothing to the last order."""
 
-    def __init__(self, config: JobConfig, identity: Identity, client: MetadataClient, engine: Engine) -> None:
-        self._config, self._identity, self._client, self._engine = config, identity, client, engine
+    def __init__(
+        self, config: JobConfig, identity: Identity, client: MetadataClient, engine: Callable[[], Engine]
+    ) -> None:
+        """`engine` is called once, in the thread of `run`, when torch is first needed."""
+        self._config, self._identity, self._client, self._make_engine = config, identity, client, engine
         self._root = checkpoint_root(config)
         self._work = Work()
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self._make_engine()
+
+    def _fingerprint(self) -> wire.Fingerprint:
+        return self._engine.fingerprint()
 
     def run(self) -> Exit:
         """See `main`."""
         origin: Origin | None = None
-        fingerprint = self._engine.fingerprint()
         if self._identity.rank == 0:
             origin = reconcile(
-                self._client, self._root, self._identity, self._config, fingerprint, tick=self._work.tick
+                self._client,
+                self._root,
+                self._identity,
+                self._config,
+                self._fingerprint,
+                tick=self._work.tick,
             )
             incarnation = origin.incarnation
         else:
@@ -84,7 +103,7 @@ class Rank:
         prepared = self._prepared()
         trainer = self._engine.trainer(prepared, self._total_steps(prepared))
         self._load(trainer, origin)
-        loop = self._loop(trainer, origin, group, checkpoint_group, prepared, fingerprint)
+        loop = self._loop(trainer, origin, group, checkpoint_group, prepared)
         mark_ready()
         code = loop.run()
         heartbeat.close()
@@ -135,7 +154,6 @@ class Rank:
         group: Group,
         checkpoint_group: Group,
         prepared: wire.Prepared,
-        fingerprint: wire.Fingerprint,
     ) -> TrainLoop[Any]:
         orders = ServiceOrders(self._client, origin.incarnation) if self._identity.rank == 0 else None
         lineage = Lineage(
@@ -144,7 +162,7 @@ class Rank:
             store_epoch=origin.store_epoch,
             trainer=trainer.kind,
             config=trainer.describe(),
-            fingerprint=fingerprint.digest,
+            fingerprint=self._fingerprint().digest,
         )
         writer = CheckpointWriter(self._root, lineage, checkpoint_group, orders, tick=self._work.tick)
         parts = Parts(

@@ -84,12 +84,15 @@ def reconcile(
     root: CheckpointRoot,
     identity: Identity,
     config: JobConfig,
-    fingerprint: wire.Fingerprint,
+    fingerprint: Callable[[], wire.Fingerprint],
     *,
     tick: Callable[[], None] = lambda: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Origin:
-    """Rank 0's half. Raises `Fenced`, `Closed`, `Transient` (folder unreadable), `UserError` (checkpoints lost)."""
+    """Rank 0's half. `fingerprint` is asked for when the files have been compared.
+
+    Raises `Fenced`, `Closed`, `Transient` (folder unreadable), `UserError` (checkpoints lost).
+    """
     known = client.call(wire.CHECKPOINTS, wire.Empty()).known
     claim(root, known, allow_zero=config.training.checkpoint.allow_restart_from_zero, pause=pause)
     found, reply = _agree(client, root, identity, fingerprint, known, tick=tick, pause=pause)
@@ -100,7 +103,7 @@ def _agree(
     client: MetadataClient,
     root: CheckpointRoot,
     identity: Identity,
-    fingerprint: wire.Fingerprint,
+    fingerprint: Callable[[], wire.Fingerprint],
     known: tuple[wire.KnownCheckpoint, ...],
     *,
     tick: Callable[[], None],
@@ -112,7 +115,7 @@ def _agree(
         for refusal in found.refused:
             sys.stderr.write(f"checkpoint {refusal.directory} is refused: {refusal.sentence}\n")
         try:
-            return found, _call(client, identity, fingerprint, found)
+            return found, _call(client, identity, fingerprint(), found)
         except Conflict as error:
             if found.checkpoint is None:
                 raise
