@@ -23,6 +23,18 @@ def test_children_of_a_namesake_survive_the_whole_life_of_the_job() -> None:
     assert foreign_objects(cluster) == before
 
 
+def test_claim_of_an_older_epoch_goes_only_if_it_is_owned() -> None:
+    cluster = ModelCluster()
+    add_foreign_objects(cluster)
+    before = foreign_objects(cluster)
+    cluster.started()
+    cluster.things[("PersistentVolumeClaim", "demo-1c9e0b52-metadata-e1")].uid = "another"
+    cluster.passes(4)
+    assert cluster.status.store_epoch == 2
+    assert ("PersistentVolumeClaim", "demo-1c9e0b52-metadata-e1") not in cluster.things
+    assert foreign_objects(cluster) == before
+
+
 def test_own_pod_with_labels_that_nobody_wrote_is_deleted() -> None:
     cluster = ModelCluster().started()
     labels = names.job_labels(JOB) | {names.LABEL_ROLE: "king"}

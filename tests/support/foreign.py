@@ -26,7 +26,8 @@ def add_foreign_objects(cluster: ModelCluster) -> None:
             thing = Thing(kind="Pod", manifest=manifest, uid=f"foreign-{name}", status={"phase": "Running"})
             cluster.things[("Pod", name)] = thing
         claim = names.metadata_claim(labels, 9) + "-foreign"
-        manifest = {"kind": "PersistentVolumeClaim", "metadata": {"name": claim, "labels": names.job_labels(labels)}}
+        marked = names.job_labels(labels) | {names.LABEL_STORE_EPOCH: "1"}
+        manifest = {"kind": "PersistentVolumeClaim", "metadata": {"name": claim, "labels": marked}}
         cluster.things[("PersistentVolumeClaim", claim)] = Thing(
             kind="PersistentVolumeClaim", manifest=manifest, uid=f"foreign-{claim}", status={"phase": "Bound"}
         )
