@@ -10,6 +10,7 @@ from eyas_contract import wire
 from eyas_contract.errors import Closed, Conflict, UserError
 from eyas_contract.ids import Incarnation
 from eyas_contract.states import Sample
+from eyas_runtime.core.windows import content
 from eyas_runtime.metadata.fake_capture import FakeCapture
 from eyas_runtime.metadata.fake_state import GangRow
 from eyas_runtime.metadata.port import GangState
@@ -130,7 +131,7 @@ class FakeTraining(FakeGang):
                 kind="train",
                 step=step,
                 version=self._windows.setdefault(step, 1),
-                entries=self._entries(self._schedule.window(step)),
+                entries=self._sealed(self._schedule.window(step)),
                 prefetch=tuple(e.ref for e in self._entries(self._schedule.window(step + 1)) if e.ref is not None),
             )
             gang.trained_step = step
@@ -229,6 +230,10 @@ class FakeTraining(FakeGang):
         )
 
     # --- helpers -------------------------------------------------------------------------------------------------
+
+    def _sealed(self, places: range) -> tuple[wire.WindowEntry, ...]:
+        live = {sequence: ref for sequence in places if (ref := self._ref(sequence)) is not None}
+        return content(places, live, [sequence for sequence in places if self._state(sequence) == Sample.DEAD])
 
     def _entries(self, places: range) -> tuple[wire.WindowEntry, ...]:
         return tuple(wire.WindowEntry(sequence=sequence, ref=self._ref(sequence)) for sequence in places)

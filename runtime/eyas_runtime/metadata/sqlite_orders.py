@@ -9,6 +9,7 @@ from eyas_contract import wire
 from eyas_contract.errors import Bug, Closed, Conflict, UserError
 from eyas_contract.ids import Incarnation
 from eyas_contract.states import Sample
+from eyas_runtime.core.windows import content
 from eyas_runtime.metadata.sqlite_base import GangRow
 from eyas_runtime.metadata.sqlite_gang import Gang
 
@@ -51,7 +52,7 @@ class Orders(Gang):
                 kind="train",
                 step=step,
                 version=version,
-                entries=self._entries(self._schedule.window(step)),
+                entries=self._sealed(self._schedule.window(step)),
                 prefetch=tuple(e.ref for e in self._entries(self._schedule.window(step + 1)) if e.ref is not None),
             )
             self._store_order(gang, order)
@@ -113,6 +114,12 @@ class Orders(Gang):
 
     def _unready(self, places: range) -> int:
         return self._db.integer("unready_in_range", low=places.start, high=places.stop)
+
+    def _sealed(self, places: range) -> tuple[wire.WindowEntry, ...]:
+        """Every place is live or dead; anything else would silently be a hole."""
+        rows = self._db.all("refs_in_range", low=places.start, high=places.stop)
+        live = {row[0]: self._ref(row) for row in rows if row[1] == Sample.READY}
+        return content(places, live, [row[0] for row in rows if row[1] == Sample.DEAD])
 
     def _entries(self, places: range) -> tuple[wire.WindowEntry, ...]:
         """A place with a ready sample carries its ref; any other is None."""
