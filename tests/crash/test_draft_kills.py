@@ -3,11 +3,14 @@
 A sample of what `test_gang_kills` does exhaustively: every failpoint of a step, of a checkpoint and of the way back.
 """
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from eyas_contract import wire
 from support.draft_job import PROMPTS, draft_inputs, draft_job, prepared_of, put_features
 from support.gang import Forge, MiniJob
 
@@ -55,8 +58,6 @@ def draft_gang(folder: Path, forge: Forge, inputs: tuple[Path, Path], world_size
 
 def finished(job: MiniJob) -> tuple[str, list[float]]:
     """The weights' digest, and the loss of every step."""
-    from eyas_contract import wire
-
     status, audit = job.status(), job.audit()
     assert status.phase == "Complete", job.logs()
     assert status.exact
@@ -99,14 +100,26 @@ def test_one_rank_alone_is_exact_as_well(forge: Forge, inputs: tuple[Path, Path]
         assert finished(job) == clean
 
 
+def test_another_number_of_ranks_reads_its_slices_and_says_that_bits_may_differ(
+    forge: Forge, inputs: tuple[Path, Path], reference: tuple[str, list[float]], tmp_path: Path
+) -> None:
+    with draft_gang(tmp_path, forge, inputs, 3) as job:
+        job.one_life({0: "ckpt.after_receipt=kill"})
+        for world_size, failpoint in ((2, "ckpt.after_receipt=kill"), (1, "")):
+            job.world_size = world_size
+            job.replace_pods()
+            job.one_life({0: failpoint})
+        assert job.lives[-1].codes == {0: 0}, job.logs()
+        status, audit = job.status(), job.audit()
+        assert (audit.trained_once, audit.trained_twice, audit.missing) == (PROMPTS, 0, 0)
+        assert not status.exact
+        steps = job.client.call(wire.METRICS, wire.MetricsRequest()).steps
+        assert [step.values["loss"] for step in steps] == pytest.approx(reference[1], rel=1e-5)
+
+
 def test_a_stopped_rank_is_left_behind_by_the_next_life_and_can_do_nothing_when_it_wakes(
     forge: Forge, inputs: tuple[Path, Path], reference: tuple[str, list[float]], tmp_path: Path
 ) -> None:
-    import os
-    import signal
-
-    from eyas_contract import wire
-
     with draft_gang(tmp_path, forge, inputs) as job:
         started = job.start_ranks({0: "ckpt.before_commit=stop"})
         by_rank = {rank: (pid, process) for pid, (rank, process) in started.items()}
