@@ -497,3 +497,12 @@ def _assert_powerless(
         with pytest.raises(error):
             call()
     assert (actor.store.status(), actor.store.audit()) == before
+
+
+def test_order_that_a_commit_left_behind_is_not_kept(stores: Stores) -> None:
+    actor = stores.running()
+    actor.train()
+    actor.checkpoint()
+    for ordinal in (0, 1):
+        with pytest.raises(Conflict, match="carried out"):
+            actor.store.order(actor.incarnation, ordinal)

@@ -271,6 +271,10 @@ class StoreMachine(RuleBasedStateMachine):
         if twice:
             assert self.both(call)[0] == kind
 
+    @rule(ordinal=st.integers(0, 6))
+    def ask_again(self, ordinal: int) -> None:
+        self.both(lambda actor: actor.store.order(actor.incarnation, ordinal))
+
     @rule(rank=st.integers(1, 1), name=st.sampled_from(["a", "b"]))
     def join(self, rank: int, name: str) -> None:
         gang = self.store.gang()

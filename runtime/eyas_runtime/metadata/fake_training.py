@@ -101,7 +101,7 @@ class FakeTraining(FakeGang):
         if not 0 <= ordinal < len(gang.orders):
             return None
         order = gang.orders[ordinal]
-        if order.kind == "train" and order.step <= self._durable_step:
+        if order.kind != "stop" and order.step <= self._durable_step:
             raise Conflict(f"order {ordinal} was carried out long ago")
         return order
 

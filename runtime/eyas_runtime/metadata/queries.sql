@@ -159,13 +159,13 @@ WHERE state = 'dead' AND source <> 'prepare' AND sequence < :high ORDER BY seque
 -- name: committed_in_order
 SELECT sequence FROM samples WHERE commit_number IS NOT NULL ORDER BY commit_number
 
--- name: groups_in_need
-SELECT DISTINCT sequence / :group_size AS group_number FROM samples
+-- name: next_group_in_need
+SELECT sequence / :group_size FROM samples
 WHERE state IN ('pending', 'lost') AND sequence >= :low AND sequence < :high
   AND NOT EXISTS (
     SELECT 1 FROM leases WHERE leases.group_number = samples.sequence / :group_size AND leases.state = 'live'
   )
-ORDER BY group_number LIMIT :limit
+ORDER BY sequence LIMIT 1
 
 -- name: any_in_need
 SELECT EXISTS (SELECT 1 FROM samples WHERE state IN ('pending', 'lost') AND sequence >= :low)
@@ -222,10 +222,8 @@ SELECT generation FROM (
 ) WHERE freed_before < :nbytes
 
 -- name: evictable_bytes
-SELECT coalesce(sum(length), 0) FROM (
-  SELECT o.length AS length FROM samples AS s JOIN objects AS o ON o.generation = s.object
-  WHERE s.object IS NOT NULL AND o.state = 'used' GROUP BY s.object HAVING min(s.sequence) >= :above
-)
+SELECT coalesce(sum(o.length), 0) FROM samples AS s JOIN objects AS o ON o.generation = s.object
+WHERE s.sequence >= :above AND s.sequence = (SELECT min(uses.sequence) FROM samples AS uses WHERE uses.object = s.object)
 
 -- name: picked_bytes
 SELECT coalesce(sum(length), 0) FROM objects WHERE generation IN (SELECT generation FROM picked)
@@ -418,7 +416,7 @@ SELECT count(*) FROM orders AS o JOIN windows AS w ON w.step = o.step AND w.vers
 WHERE o.incarnation = :number AND o.kind = 'train' AND o.step > :after AND o.step <= :step
 
 -- name: drop_order_bodies
-UPDATE orders SET body = NULL, live = NULL WHERE incarnation = :number AND step <= :step AND kind = 'train'
+UPDATE orders SET body = NULL, live = NULL WHERE incarnation = :number AND step <= :step AND kind <> 'stop'
 
 -- name: drop_orders
 DELETE FROM orders

@@ -41,6 +41,7 @@ class Checkpoints(Training):
             raise Fenced(f"incarnation {request.incarnation} is not of attempt {request.attempt}")
         durable = self._progress().durable_step
         self._assert_committable(gang, request, durable)
+        self._ledger = None
         with self._db.transaction():
             self._choose((verdict.sequence, verdict.reason or "poison", "rank") for verdict in request.verdicts)
             self._db.run("add_trained", number=gang.number, after=durable, step=request.step)

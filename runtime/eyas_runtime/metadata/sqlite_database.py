@@ -166,6 +166,9 @@ class Database:
         self._assert_usable()
         try:
             return self._connection.execute(QUERIES[name], values)
+        except OverflowError as error:
+            # JSON carries integers of any size; a caller's nonsense must not look like a broken store.
+            raise UserError("a number in this call is outside the 64 bits that can be stored") from error
         except sqlite3.Error as error:
             raise self._translated(error) from error
 

@@ -41,6 +41,7 @@ class Inputs(SQLiteBase):
         )
         if progress.durable_step > schedule.total_steps:
             raise UserError(f"the checkpoint is beyond the job's {schedule.total_steps} steps: epochs or data shrank")
+        self._ledger = None
         with self._db.transaction():
             self._db.run("add_prepared", body=msgspec.json.encode(prepared), now=now)
             self._cut_at(schedule.total)

@@ -60,10 +60,13 @@ class Needs(SQLiteBase):
         """Groups without a live lease that may be in need, ascending."""
         schedule, frontier = self._schedule, self._frontier()
         end = schedule.end_of(self._progress().durable_step)
-        for row in self._db.all(
-            "groups_in_need", low=end, high=frontier * schedule.group_size, group_size=schedule.group_size, limit=limit
-        ):
+        size = schedule.group_size
+        for _ in range(limit):
+            row = self._db.one("next_group_in_need", low=end, high=frontier * size, group_size=size)
+            if row is None:
+                break
             yield row[0]
+            end = (row[0] + 1) * size
         yield from range(frontier, min(schedule.total_groups, frontier + _PASS_GROUPS_MAX))
 
     def _members_in_need(self, group: int) -> list[int]:

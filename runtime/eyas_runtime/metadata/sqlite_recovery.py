@@ -29,6 +29,7 @@ class Recovery(Checkpoints):
             raise
         if plan.repeat:
             return self._reply(request)
+        self._ledger = None
         with self._db.transaction():
             self._close_former(request, plan, now=now)
             for directory in plan.struck:
