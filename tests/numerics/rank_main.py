@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> None:
         store=dist.PrefixStore("ranks", store),
         rank=int(rank),
         world_size=int(world),
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=180),
     )
     module, function = program.split(":")
     tensors = getattr(importlib.import_module(module), function)(int(rank), int(world), **json.loads(keywords))

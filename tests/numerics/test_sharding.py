@@ -1,21 +1,41 @@
 """Ranks: gradients are plain sums whatever the width, and equal runs give equal bits."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from numerics.cases import a_case, a_sample
 from numerics.rank_programs import LENGTHS
 from numerics.ranks import equal_bits, run_ranks
 
-PROGRAM = "numerics.rank_programs:windows"
+Runs = Callable[..., list[dict[str, Tensor]]]
+WIDTHS = [(1, 6), (2, 3), (3, 1)]
+"""Ranks and places of a micro-batch: the last one accumulates two micro-batches on each rank."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Three windows at a width; one run serves every claim about it."""
+    done: dict[tuple[object, ...], list[dict[str, Tensor]]] = {}
+
+    def run(world: int, micro: int, compute: str = "float32", turn: int = 0) -> list[dict[str, Tensor]]:
+        key = (world, micro, compute, turn)
+        if key not in done:
+            folder = tmp_path_factory.mktemp("ranks")
+            done[key] = run_ranks(
+                "numerics.rank_programs:windows", world, folder, steps=3, micro=micro, compute=compute
+            )
+        return done[key]
+
+    return run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "micro"), [(1, 6), (2, 3), (3, 1)], ids=["1x6", "2x3", "3x1-accumulated"])
-def test_gradient_of_a_window_is_the_references_sum_at_every_width(tmp_path: Path, world: int, micro: int) -> None:
-    ranks = run_ranks(PROGRAM, world, tmp_path, steps=1, micro=micro)
+@pytest.mark.parametrize(("world", "micro"), WIDTHS, ids=["1x6", "2x3", "3x1-accumulated"])
+def test_gradient_of_a_window_is_the_references_sum_at_every_width(runs: Runs, world: int, micro: int) -> None:
+    ranks = runs(world, micro)
     case = a_case()
     _, _, want = case.reference([a_sample(case.config, n) for n in LENGTHS], float(sum(LENGTHS)))
     for tensors in ranks:
@@ -26,24 +46,23 @@ def test_gradient_of_a_window_is_the_references_sum_at_every_width(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_two_ranks_give_equal_bits_at_every_run_and_on_every_rank(tmp_path: Path) -> None:
-    first = run_ranks(PROGRAM, 2, tmp_path / "a", steps=3, micro=2)
-    second = run_ranks(PROGRAM, 2, tmp_path / "b", steps=3, micro=2)
+def test_two_ranks_give_equal_bits_at_every_run_and_on_every_rank(runs: Runs) -> None:
+    first, second = runs(2, 3), runs(2, 3, turn=1)
     assert equal_bits(first[0], second[0])
     assert equal_bits(first[0], first[1])
 
 
 @pytest.mark.slow
-def test_weights_after_three_windows_do_not_depend_on_the_width(tmp_path: Path) -> None:
-    one = run_ranks(PROGRAM, 1, tmp_path / "1", steps=3, micro=2)[0]
-    two = run_ranks(PROGRAM, 2, tmp_path / "2", steps=3, micro=2)[0]
+@pytest.mark.parametrize(("world", "micro"), WIDTHS[1:], ids=["2x3", "3x1"])
+def test_weights_after_three_windows_do_not_depend_on_the_width(runs: Runs, world: int, micro: int) -> None:
+    one, many = runs(*WIDTHS[0])[0], runs(world, micro)[0]
     for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=2e-3, atol=2e-4)
+        torch.testing.assert_close(one[name], many[name], rtol=2e-3, atol=2e-4)
 
 
 @pytest.mark.slow
-def test_a_rank_of_holes_reduces_with_the_others(tmp_path: Path) -> None:
-    ranks = run_ranks("numerics.rank_programs:holes_on_rank_zero", 3, tmp_path)
+def test_a_rank_of_holes_reduces_with_the_others(tmp_path_factory: pytest.TempPathFactory) -> None:
+    ranks = run_ranks("numerics.rank_programs:holes_on_rank_zero", 3, tmp_path_factory.mktemp("holes"))
     case = a_case()
     _, _, want = case.reference([a_sample(case.config, n) for n in LENGTHS[1:3]])
     for name, gradient in want.items():
@@ -51,9 +70,8 @@ def test_a_rank_of_holes_reduces_with_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bfloat16_compute_keeps_float32_masters_and_stays_close(tmp_path: Path) -> None:
-    exact = run_ranks(PROGRAM, 2, tmp_path / "f", steps=2, micro=3)[0]
-    mixed = run_ranks(PROGRAM, 2, tmp_path / "b", steps=2, micro=3, compute="bfloat16")[0]
+def test_bfloat16_compute_keeps_float32_masters_and_stays_close(runs: Runs) -> None:
+    exact, mixed = runs(2, 3)[0], runs(2, 3, compute="bfloat16")[0]
     assert all(tensor.dtype is torch.float32 for name, tensor in mixed.items() if name != "norms")
     assert not equal_bits(exact, mixed)
     for name in exact:
