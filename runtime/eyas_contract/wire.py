@@ -5,7 +5,7 @@ body and the longest wait. All calls are idempotent: a client repeats the same b
 `wait_seconds` asks the service to hold a call until there is news (long poll); it is capped by `WAIT_SECONDS_MAX`.
 """
 
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -18,6 +18,13 @@ WAIT_SECONDS_MAX: Final = 20.0
 STORE_EPOCH_HEADER: Final = "Eyas-Store-Epoch"
 """Sent by both sides; each refuses a lower one than it has seen."""
 RoleName = Literal["producer", "consumer", "reader"]
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
+"""A small number that is never negative; checked when a message is decoded."""
+Name = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,64}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,200}\Z")]
+"""Printable ASCII without spaces: anything else, a zero byte above all, has a length of its own in a database."""
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,16 +49,16 @@ class Problem(_Message, frozen=True, kw_only=True):
 class Holder(_Message, frozen=True, kw_only=True):
     """Who holds a lease. Of one index, the highest (ordinal, restart) is the live one; lower ones are fenced."""
 
-    index: int
-    ordinal: int
-    restart: int
+    index: Count
+    ordinal: Count
+    restart: Count
 
 
 class Fingerprint(_Message, frozen=True, kw_only=True):
     """What fixes the bits of a capture or of a training step: device model, ISA, libraries, options, threads."""
 
     facts: dict[str, str]
-    digest: str
+    digest: Digest
 
 
 class RegisterRequest(_Message, frozen=True, kw_only=True):
@@ -141,7 +148,7 @@ class LeaseRequest(_Message, frozen=True, kw_only=True):
     """Ask for one capture group. The same `request_id` gives the same lease again."""
 
     holder: Holder
-    request_id: str
+    request_id: Name
     wait_seconds: float = 0.0
 
 

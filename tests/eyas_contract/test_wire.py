@@ -1,7 +1,5 @@
 """Claims about messages: every one survives its own JSON, and nothing that is not one is taken for one."""
 
-from typing import Any
-
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,6 +7,7 @@ from hypothesis import strategies as st
 
 from eyas_contract import wire
 from eyas_contract.errors import UserError
+from support.messages import instances
 
 MESSAGES = tuple(
     {
@@ -19,36 +18,6 @@ MESSAGES = tuple(
     }.values()
 )  # fmt: skip
 LARGE = 1 << 30
-
-
-def instances(kind: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
-    """Instances of a message type, built from what its fields say."""
-    return st.deferred(lambda: _of(msgspec.inspect.type_info(kind)))
-
-
-def _of(info: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
-    i = msgspec.inspect
-    if isinstance(info, i.StructType):
-        fields = {field.name: _of(field.type) for field in info.fields}
-        return st.builds(info.cls, **fields)
-    if isinstance(info, i.VarTupleType):
-        return st.lists(_of(info.item_type), max_size=2).map(tuple)
-    if isinstance(info, i.DictType):
-        return st.dictionaries(_of(info.key_type), _of(info.value_type), max_size=2)
-    if isinstance(info, i.UnionType):
-        return st.one_of([_of(each) for each in info.types])
-    if isinstance(info, i.LiteralType):
-        return st.sampled_from(info.values)
-    if isinstance(info, i.EnumType):
-        return st.sampled_from(list(info.cls))
-    simple = {
-        i.StrType: st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-        i.IntType: st.integers(-(2**53), 2**53),
-        i.FloatType: st.floats(allow_nan=False, allow_infinity=False),
-        i.BoolType: st.booleans(),
-        i.NoneType: st.none(),
-    }
-    return simple[type(info)]
 
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)

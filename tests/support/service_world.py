@@ -95,9 +95,12 @@ class World:
 
     def call(self, endpoint: wire.Endpoint[wire.Q, wire.R], request: wire.Q) -> wire.R:
         """One call, through its own JSON."""
+        return self.call_raw(endpoint, wire.encode(request))
+
+    def call_raw(self, endpoint: wire.Endpoint[wire.Q, wire.R], raw: bytes) -> wire.R:
+        """One call with these bytes as its body."""
         route: Any = ROUTES[endpoint.path]
-        message = wire.decode(wire.encode(request), endpoint.request, bytes_max=1 << 30)
-        reply = route.answer(self.job, message)
+        reply = route.answer(self.job, wire.decode(raw, endpoint.request, bytes_max=1 << 30))
         return wire.decode(wire.encode(reply), endpoint.reply, bytes_max=1 << 30)
 
     def pass_time(self, seconds: float, *, every: Callable[[], object] = lambda: None, period: float = 1.0) -> None:

@@ -7,7 +7,6 @@ in floating point, so it must not depend on who died.
 import sys
 from array import array
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -52,7 +51,7 @@ class Prompts:
 def _decode(name: str, text: str, kind: str, count: int) -> "array[int]":
     try:
         raw = b64decode(text, validate=True)
-    except Base64Error as error:
+    except ValueError as error:
         raise UserError(f"prepared.{name} is not base64: {error}") from error
     values = array(kind)
     if len(raw) != count * values.itemsize:

@@ -14,7 +14,6 @@ SIGKILL at any instant is as good as any of these: what was answered is on disk,
 
 import asyncio
 import contextlib
-import errno
 import logging
 import signal
 import socket
@@ -22,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from eyas_contract.errors import EyasError, Fenced, Transient, UserError
+from eyas_contract.errors import EyasError, Fenced, Transient
 from eyas_contract.exits import Exit
 from eyas_runtime.features.blobs.port import BlobStore
 from eyas_runtime.metadata.port import MetadataStore
@@ -31,6 +30,7 @@ from eyas_runtime.metadata.service.auth import Tokens
 from eyas_runtime.metadata.service.clock import Clock, SystemClock
 from eyas_runtime.metadata.service.job import Job, new_job
 from eyas_runtime.metadata.service.limits import SHUTDOWN_SECONDS, LimitedServer
+from eyas_runtime.metadata.service.listen import BACKLOG, bind
 from eyas_runtime.metadata.service.prometheus import Telemetry
 from eyas_runtime.metadata.service.reader_calls import audit_now, status_now
 from eyas_runtime.metadata.service.settings import Settings
@@ -40,10 +40,6 @@ from eyas_runtime.metadata.service.waiting import Waiting
 from eyas_runtime.metadata.service.worker import Worker
 
 _log: Final = logging.getLogger(__name__)
-BIND_SECONDS: Final = 15.0
-"""A predecessor that was just killed is gone at once; whoever still listens after so long is somebody else."""
-BIND_PAUSE_SECONDS: Final = 0.25
-BACKLOG: Final = 1024
 CUT_SILENT_SECONDS: Final = 5.0
 LAST_SWEEP_SECONDS: Final = 10.0
 TERMINATED: Final = 128 + signal.SIGTERM
@@ -97,7 +93,7 @@ class Service:
                 raise self._failure from None
             raise
         finally:
-            self._sweeper.stop(seconds=SHUTDOWN_SECONDS)
+            await asyncio.to_thread(self._sweeper.stop, seconds=SHUTDOWN_SECONDS)
             await self._close_store()
 
     def stop(self) -> None:
@@ -143,17 +139,18 @@ class Service:
         """A complete job is left without an object behind; any other is left as it stands."""
         if not await self._worker.run(lambda: self._the_job().is_complete()):
             return TERMINATED
-        sweep = asyncio.to_thread(self._sweeper.last_sweep)
-        with contextlib.suppress(TimeoutError, EyasError):
-            await asyncio.wait_for(sweep, LAST_SWEEP_SECONDS)
+        await asyncio.to_thread(self._sweeper.finish, seconds=LAST_SWEEP_SECONDS)
         return Exit.DONE
 
     async def _tick_for_ever(self, server: LimitedServer) -> None:
         cut_at = time.monotonic()
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            with contextlib.suppress(Transient):
+            try:
                 await self._worker.run(lambda: tick(self._the_job()))
+            except EyasError as error:
+                # Leases and hangs are looked at again in a moment; what breaks the store ends the process elsewhere.
+                _log.warning("a tick was refused: %s", error)
             if time.monotonic() - cut_at >= CUT_SILENT_SECONDS:
                 cut_at = time.monotonic()
                 self._telemetry.refused("silent", server.cut_silent())
@@ -209,37 +206,3 @@ class Service:
     def _end(self, code: int) -> None:
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(code)
-
-
-async def bind(host: str, port: int) -> socket.socket:
-    """A listening-to-be socket on `host:port`.
-
-    Raises `Transient` when somebody else keeps the address for `BIND_SECONDS`, `UserError` when it is not ours to bind.
-    """
-    ends = time.monotonic() + BIND_SECONDS
-    while True:
-        try:
-            return _bind_once(host, port)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise UserError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-            if time.monotonic() >= ends:
-                raise Transient(
-                    f"cannot listen on {host}:{port}: another program has been listening there for "
-                    f"{BIND_SECONDS:g} s; stop it, or run this job on another address"
-                ) from error
-        await asyncio.sleep(BIND_PAUSE_SECONDS)
-
-
-def _bind_once(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        # Without this the closed connections of a predecessor would keep the address for a minute.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -63,6 +63,7 @@ class Sweeper:
         self._monotonic = monotonic
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._last = threading.Event()
         self._sweep_wanted = True
         self._swept_at: float | None = None
         self._measured_at: float | None = None
@@ -83,34 +84,39 @@ class Sweeper:
         self._sweep_wanted = True
         self._wake.set()
 
+    def finish(self, *, seconds: float) -> None:
+        """Have the thread sweep once more and end; wait for it so long."""
+        self._last.set()
+        self._join(seconds)
+
     def stop(self, *, seconds: float) -> None:
-        """Ask the thread to end and wait for it so long."""
+        """Ask the thread to end where it is and wait for it so long; a call on a pool that hangs is left behind."""
         self._stop.set()
+        self._join(seconds)
+
+    def _join(self, seconds: float) -> None:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(seconds)
 
-    def last_sweep(self) -> None:
-        """Release and sweep once more, from the caller's thread, after this one has ended."""
-        self.stop(seconds=SWEEP_SECONDS_MIN)
-        if not self._thread.is_alive() and self._opened:
-            self._stop.clear()
-            self.release()
-            self.sweep()
-            self._stop.set()
-
     def _run(self) -> None:
-        while not self._stop.is_set():
-            pause = RETRY_SECONDS
-            try:
-                self.once()
-            except EyasError as error:
-                _log.warning("the sweep will be tried again: %s", error)
-            except Exception:  # noqa: BLE001 the top frame of the sweeper's thread
-                _log.exception("the sweep will be tried again")
-                pause = SWEEP_SECONDS_MIN
-            self._wake.wait(pause)
+        while not (self._stop.is_set() or self._last.is_set()):
+            self._guarded(self.once)
+            self._wake.wait(RETRY_SECONDS)
             self._wake.clear()
+        if not self._stop.is_set():
+            self._guarded(self.release)
+            self._guarded(self.sweep)
+        if self._blobs is not None:
+            self._blobs.close()
+
+    def _guarded(self, turn: Callable[[], object]) -> None:
+        try:
+            turn()
+        except EyasError as error:
+            _log.warning("the sweep will be tried again: %s", error)
+        except Exception:  # noqa: BLE001 the top frame of the sweeper's thread
+            _log.exception("the sweep will be tried again")
 
     def open(self) -> None:
         """Open the pool, once; whatever it raises, the next turn tries again."""

@@ -10,7 +10,7 @@ import pytest
 from eyas_contract import env, wire
 from eyas_contract.errors import Fenced, Transient, UserError
 from eyas_runtime.features.config import StoreConfig, open_blobs
-from eyas_runtime.metadata.service import run
+from eyas_runtime.metadata.service import listen
 from eyas_runtime.metadata.service.settings import read_settings
 from support.metadata_service import (
     ServiceProcess,
@@ -154,7 +154,7 @@ def test_the_settings_do_not_print_the_receipt_key(tmp_path: Path) -> None:
 def test_an_address_that_somebody_else_keeps_is_a_sentence_and_75(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "BIND_SECONDS", 0.0)
+    monkeypatch.setattr(listen, "BIND_SECONDS", 0.0)
     config = job_config(tmp_path, port=free_port())
     with (
         socket.create_server(("127.0.0.1", port_of(config))),
