@@ -20,6 +20,32 @@ def test_hazard_1_vanished_metadata_claim_is_never_made_again_under_its_epoch() 
     assert cluster.status.incidents[-1].klass == "MetadataLost"
 
 
+def test_hazard_1_no_metadata_pod_before_its_claim_was_seen() -> None:
+    cluster = ModelCluster()
+    cluster.reconcile()
+    assert claims(cluster) == ["checkpoints", "metadata-e1"]
+    assert cluster.names_of("metadata") == []
+    cluster.delete_claim(f"{STEM}-metadata-e1")
+    cluster.passes(3)
+    assert cluster.names_of("metadata") == ["metadata-e1-o1"], "nobody had used the first one"
+
+
+def test_hazard_1_claim_that_vanishes_while_suspended_is_not_made_again_under_its_epoch() -> None:
+    cluster = ModelCluster().started()
+    cluster.pod("producer-0-o1").node = "unreachable"
+    cluster.edit(suspend=True)
+    cluster.passes(2)
+    cluster.now += 200
+    cluster.passes(3)
+    assert cluster.verdict("Suspended")[0] == "True"
+    cluster.delete_claim(f"{STEM}-metadata-e1")
+    cluster.passes(2)
+    assert claims(cluster) == ["checkpoints"]
+    cluster.edit(suspend=False)
+    cluster.passes(3)
+    assert claims(cluster) == ["checkpoints", "metadata-e2"]
+
+
 def test_hazard_1_claim_replaced_by_somebody_else_is_lost_too() -> None:
     cluster = ModelCluster().started()
     cluster.things[("PersistentVolumeClaim", f"{STEM}-metadata-e1")].uid = "another"
