@@ -9,6 +9,7 @@ import os
 import statistics
 import tempfile
 import time
+import traceback
 from array import array
 from base64 import b64encode
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from typing import Final
 import msgspec
 
 from eyas_contract import wire
-from eyas_contract.errors import UserError
+from eyas_contract.errors import Bug, UserError
 from eyas_contract.ids import Incarnation, JobUid, LeaseToken, sample_id
 from eyas_contract.refs import FeatureSpec, SampleRef
 from eyas_runtime.metadata.port import JobFacts, LeaseGrant
@@ -172,24 +173,63 @@ def _commit(store: SQLiteMetadataStore, lease: wire.CaptureLease, refs: list[Sam
 def _reconciles(folder: Path, count: int) -> dict[str, Figures]:
     """A crash, a step back over half of the samples, a lost volume; and the row loop over as many refs, half acked."""
     half, whole = count // WINDOW // 2, count // WINDOW
-    path = folder / f"{count}.sqlite"
-    store = _open(path, count)
-    fill(store, refs=count, durable_step=half)
-    _reconcile(store, _present(half), 1)
-    found = {"crash": _measured(lambda: _reconcile(store, _present(half), 2))}
-    found["step_back"] = _measured(lambda: _reconcile(store, None, 3))
-    found["older_rows"] = _measured(lambda: _reconcile(store, _present(whole, attempt=4), 4))
-    store.close()
-    empty = _open(folder / f"{count}-empty.sqlite", count)
-    found["lost_volume"] = _measured(lambda: _reconcile(empty, _present(whole), 5))
-    empty.close()
-    naive = NaiveLedger(folder / f"{count}-naive.sqlite")
-    naive.fill(count, count // 2, msgspec.json.encode(_example()).decode())
-    found["naive_crash"] = _measured(naive.reconcile)
-    naive.close()
-    for file in folder.glob(f"{count}*"):
+    path, empty, ledger = (folder / f"{count}-{name}.sqlite" for name in ("ours", "empty", "naive"))
+
+    def prepare() -> Figures:
+        store = _open(path, count)
+        fill(store, refs=count, durable_step=half)
+        _reconcile(store, _present(half), 1)
+        store.close()
+        naive = NaiveLedger(ledger)
+        naive.fill(count, count // 2, msgspec.json.encode(_example()).decode())
+        naive.close()
+        return {}
+
+    def ours(where: Path, shown: wire.PresentedCheckpoint | None, attempt: int) -> Figures:
+        store = _open(where, count)
+        figures = _measured(lambda: _reconcile(store, shown, attempt))
+        store.close()
+        return figures
+
+    def theirs() -> Figures:
+        naive = NaiveLedger(ledger)
+        figures = _measured(naive.reconcile)
+        naive.close()
+        return figures
+
+    _alone(prepare)
+    found = {
+        "crash": _alone(lambda: ours(path, _present(half), 2)),
+        "step_back": _alone(lambda: ours(path, None, 3)),
+        "older_rows": _alone(lambda: ours(path, _present(whole, attempt=4), 4)),
+        "lost_volume": _alone(lambda: ours(empty, _present(whole), 5)),
+        "naive_crash": _alone(theirs),
+    }
+    for file in folder.glob(f"{count}-*"):
         file.unlink()
     return found
+
+
+def _alone(call: Callable[[], Figures]) -> Figures:
+    """The figures of `call` in a process of its own, so that no case sees the memory of another."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(reader)
+            os.write(writer, msgspec.json.encode(call()))
+            code = 0
+        except Exception:  # noqa: BLE001 the top frame of the child
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        raw = answer.read()
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0:
+        raise Bug("a case of the metadata benchmark failed in its process; its traceback is above")
+    return msgspec.json.decode(raw, type=Figures)
 
 
 def _reconcile(store: SQLiteMetadataStore, shown: wire.PresentedCheckpoint | None, attempt: int) -> wire.ReconcileReply:
