@@ -101,14 +101,16 @@ def evaluate(
 @app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="store, metadata, recovery, goodput or step.")],
-    seconds: Annotated[int, typer.Option(help="Length of each timed arm, where time is the dial.")] = 60,
+    job: Annotated[Path | None, typer.Option(help="recovery, goodput: the job to run and hurt.")] = None,
+    volume: Annotated[list[str] | None, typer.Option(help="NAME=PATH, as for eyas local run.")] = None,
+    seconds: Annotated[int, typer.Option(help="goodput: length of each arm.")] = 180,
     *,
     as_json: Json = False,
 ) -> None:
     """Measure one goal: both arms and their ratio."""
-    from eyas_cli.bench import run_bench
+    from eyas_cli.bench.dispatch import run_bench
 
-    typer.echo(run_bench(name, seconds=seconds, as_json=as_json))
+    run_bench(name, job=job, volumes=local.volume_folders(volume or []), seconds=seconds, as_json=as_json)
 
 
 @app.command()

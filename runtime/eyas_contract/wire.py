@@ -66,6 +66,16 @@ class RegisterRequest(_Message, frozen=True, kw_only=True):
 
     holder: Holder
     fingerprint: Fingerprint
+    previous: "PreviousEnd | None" = None
+    """Of the process that this one replaces in its pod."""
+
+
+class PreviousEnd(_Message, frozen=True, kw_only=True):
+    """How and when the predecessor of a restarted process ended; becomes an incident."""
+
+    time: float
+    """Unix seconds."""
+    reason: str
 
 
 class RegisterReply(_Message, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Chooses the benchmark by name and prints its figures."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +11,7 @@ from rich.console import Console
 from eyas_contract.errors import UserError
 
 Figures = dict[str, Any]
+STEP_TOKENS: Final = 256
 
 
 def _store(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
@@ -29,10 +31,25 @@ def _metadata(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figur
 
 
 def _step(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
-    from eyas_runtime.bench.step import benchmark_step
+    import torch
+
+    from eyas_runtime.train.eagle3.bench import bench_step
 
     del job, volumes, seconds
-    return benchmark_step()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    figures: Figures = {"threads": torch.get_num_threads(), "tokens": STEP_TOKENS, "goal": 0.7}
+    for share in (1.0, 0.6):
+        times = bench_step(length=STEP_TOKENS, supervised_share=share)
+        figures[f"supervised{share:.0%}"] = {
+            "oursSeconds": times.eyas_seconds,
+            "plainSeconds": times.plain_seconds,
+            "oursTokensPerSecond": STEP_TOKENS / times.eyas_seconds,
+            "plainTokensPerSecond": STEP_TOKENS / times.plain_seconds,
+            "lossDifference": times.loss_difference,
+            "ratio": times.ratio,
+        }
+    figures["ratio"] = figures["supervised100%"]["ratio"]
+    return figures
 
 
 def _recovery(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:

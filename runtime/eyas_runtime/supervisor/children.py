@@ -52,13 +52,16 @@ class Children:
         self.live: dict[int, Started] = {}
         """By pid."""
 
-    def start_life(self) -> None:
-        """Start every child. Raises `UserError` when the command cannot be executed."""
+    def start_life(self, previous_end: str = "") -> None:
+        """Start every child; `previous_end` says how the life before ended (`env.PREVIOUS_END`).
+
+        Raises `UserError` when the command cannot be executed.
+        """
         restart = self._next_restart()
         for slot in range(self._settings.processes):
             self._remove(self._termination_file(slot))
         for slot in range(self._settings.processes):
-            started = self._start(slot, restart)
+            started = self._start(slot, restart, previous_end)
             self.live[started.pid] = started
         self._write_list()
 
@@ -106,9 +109,9 @@ class Children:
         except (OSError, UserError):
             return None
 
-    def _start(self, slot: int, restart: int) -> Started:
+    def _start(self, slot: int, restart: int, previous_end: str) -> Started:
         process = secrets.token_hex(16)
-        values = {env.RESTART: str(restart), env.PROCESS: process}
+        values = {env.RESTART: str(restart), env.PROCESS: process, env.PREVIOUS_END: previous_end}
         pid = self._spares.take(slot, values)
         if pid is None:
             pid = self._start_cold(self._slot_environment(slot) | values)

@@ -60,6 +60,7 @@ class Supervisor:
         self._progress = Progress()
         self._life = 0
         self._life_since = 0.0
+        self._previous_end = ""
         self._ends: list[Ended] = []
         self._killed: set[int] = set()
         self._stopping = False
@@ -110,7 +111,7 @@ class Supervisor:
         self._ends, self._killed = [], set()
         self._kill_at = self._restart_at = self._reporting = None
         self._life_since = time.monotonic()
-        self._children.start_life()
+        self._children.start_life(self._previous_end)
         self._spares_at = self._life_since + SETTLE_SECONDS
         if self._gang:
             self._gang.watch([child.process for child in self._children.live.values()])
@@ -149,6 +150,7 @@ class Supervisor:
         self._children.life_over()
         self._bury_orphans()
         verdict = judge(ends, stopping=self._stopping, gang=self._gang is not None)
+        self._previous_end = f"{time.time():.3f} {one_sentence(self._reason(verdict))}"
         own = [end for end in ends if end.cause is Cause.OWN and end.code != Exit.DONE]
         if self._gang is None or self._refusal or verdict.code == Exit.DONE:
             self._decide(verdict, durable_step=None)

@@ -18,8 +18,10 @@ harm, because the first result wins and the second must be equal."""
 
 def register(job: Job, request: wire.RegisterRequest) -> wire.RegisterReply:
     """Admit the process and end what its predecessors of the same index held."""
-    holder = request.holder
+    holder, previous = request.holder, request.previous
     ended = job.store.register(holder, request.fingerprint, now=job.clock.wall())
+    if previous is not None and job.newest_holders.get(holder.index) != holder:
+        note_restart(job, f"producer-{holder.index}", previous)
     job.newest_holders[holder.index] = holder
     job.terms.drop(ended)
     claim = job.prepare_claim
@@ -31,6 +33,21 @@ def register(job: Job, request: wire.RegisterRequest) -> wire.RegisterReply:
         job.wake_sweeper()
     return wire.RegisterReply(
         job_uid=job.facts.job_uid, store_epoch=job.facts.store_epoch, prepared=job.prepared() is not None
+    )
+
+
+def note_restart(job: Job, unit: str, previous: wire.PreviousEnd) -> None:
+    """A process came back in its pod: what ended its predecessor is an incident, over by now."""
+    message = f"ended and was started again in its pod: {previous.reason}"
+    job.store.add_incident(
+        wire.Incident(
+            klass="ChildExited",
+            unit=unit,
+            message=message,
+            detected=previous.time,
+            step=job.store.gang().acked_step,
+            recovered=job.clock.wall(),
+        )
     )
 
 

@@ -10,7 +10,7 @@ from eyas_contract import wire
 from eyas_contract.errors import Conflict, EyasError, UserError
 from support.metadata_service import job_config, prepared_inputs
 from support.service_world import World
-from support.small_job import Producer, Rank
+from support.small_job import FINGERPRINT, Producer, Rank
 
 COUNTS = [8] * 8
 NewWorld = Callable[..., World]
@@ -261,3 +261,17 @@ def test_a_job_that_was_failed_stays_failed_over_a_restart(new_world: NewWorld) 
     world.restart()
     assert (world.status().phase, world.status().failure) == ("Failed", "first reason")
     assert producer.lease().finished
+
+
+def test_a_producer_that_was_restarted_in_its_pod_is_one_incident_with_its_cause(new_world: NewWorld) -> None:
+    world = new_world()
+    world.producer(0).register()
+    again = world.producer(0, restart=1)
+    previous = wire.PreviousEnd(time=world.job.clock.wall() - 2.0, reason="signal 9: SIGKILL")
+    request = wire.RegisterRequest(holder=again.holder, fingerprint=FINGERPRINT, previous=previous)
+    for _ in range(2):  # The answer may be lost; the incident is one all the same.
+        again.caller.call(wire.REGISTER, request)
+    (incident,) = world.job.store.status().incidents
+    assert (incident.unit, incident.klass) == ("producer-0", "ChildExited")
+    assert "SIGKILL" in incident.message
+    assert incident.recovered - incident.detected == pytest.approx(2.0)
