@@ -151,6 +151,10 @@ class ServiceThread:
         """Where it listens."""
         return self.settings.port
 
+    def waiters(self) -> int:
+        """Long polls that are waiting now."""
+        return self._service.waiters()
+
     def _run(self) -> None:
         try:
             self.code = self._loop.run_until_complete(self._service.run(self._listener))

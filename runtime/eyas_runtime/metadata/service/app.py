@@ -26,7 +26,7 @@ from eyas_contract.errors import (
 )
 from eyas_runtime.metadata.service.auth import Tokens
 from eyas_runtime.metadata.service.job import Job
-from eyas_runtime.metadata.service.limits import BodyTooLarge, LimitedServer, read_body
+from eyas_runtime.metadata.service.limits import BodyBudget, BodyTooLarge, LimitedServer, read_body
 from eyas_runtime.metadata.service.routes import ROUTES, Route
 from eyas_runtime.metadata.service.waiting import Waiting
 from eyas_runtime.metadata.service.worker import Worker
@@ -86,7 +86,8 @@ class Front:
         self._on_deposed = on_deposed
         self._observe = observe
         self._render_metrics = render_metrics
-        self._headers = {wire.STORE_EPOCH_HEADER: str(store_epoch), hdrs.CACHE_CONTROL: "no-store"}
+        self._headers = {wire.STORE_EPOCH_HEADER: str(store_epoch), hdrs.CACHE_CONTROL: "no-store", hdrs.SERVER: "eyas"}
+        self._budget = BodyBudget()
         self.server: LimitedServer | None = None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -124,7 +125,8 @@ class Front:
             raise Refusal(405, UserError("every call is a POST"), close=True)
         if not roles & route.endpoint.roles:
             raise Refusal(403, Unauthenticated(f"this token may not call {request.path}"), close=True)
-        message = wire.decode(await _body(request, bytes_max), route.endpoint.request, bytes_max=bytes_max)
+        with self._budget.reserve(bytes_max if request.content_length is None else request.content_length):
+            message = wire.decode(await _body(request, bytes_max), route.endpoint.request, bytes_max=bytes_max)
         reply = await self._answer(route, message)
         return web.Response(body=wire.encode(reply), headers=self._headers, content_type="application/json")
 
@@ -195,6 +197,10 @@ async def _body(request: web.BaseRequest, bytes_max: int) -> bytes:
         return await read_body(request, bytes_max)
     except BodyTooLarge:
         raise Refusal(413, UserError(f"the body is over {bytes_max} bytes"), close=True) from None
+    except web.RequestPayloadError:
+        raise Refusal(
+            400, UserError("the body is not the HTTP message that its headers announce"), close=True
+        ) from None
     except TimeoutError:
         raise Refusal(408, Transient("the body did not arrive in time"), close=True) from None
 

@@ -4,10 +4,13 @@ Limits come before authentication and authentication before parsing. Every numbe
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from aiohttp import web
+
+from eyas_contract.errors import Transient
 
 HEADERS_MAX: Final = 32
 """Our client sends seven."""
@@ -38,8 +41,30 @@ SERVER_OPTIONS: Final[dict[str, Any]] = {
 }
 
 
+BODIES_BYTES_MAX: Final = 256 << 20
+"""Of all bodies that are being read; beyond it callers are told to come again, whoever they are."""
+
+
 class BodyTooLarge(Exception):
     """The body is over the limit of its endpoint."""
+
+
+class BodyBudget:
+    """Memory that bodies may take together. Belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    @contextmanager
+    def reserve(self, nbytes: int) -> Iterator[None]:
+        """Room for one body while it is read and decoded. Raises `Transient` when there is none."""
+        if self._taken + nbytes > BODIES_BYTES_MAX:
+            raise Transient("the metadata service is reading too many large messages", retry_after_seconds=1.0)
+        self._taken += nbytes
+        try:
+            yield
+        finally:
+            self._taken -= nbytes
 
 
 class LimitedServer(web.Server):

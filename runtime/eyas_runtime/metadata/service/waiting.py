@@ -34,6 +34,10 @@ class Waiting:
         """How often `topic` has changed; to be read before the state is looked at."""
         return self._counters[topic]
 
+    def waiters(self) -> int:
+        """How many wait for any topic."""
+        return sum(map(len, self._waiters.values()))
+
     def changed(self, topics: Iterable[Topic]) -> None:
         """Wake everybody who waits for one of `topics`."""
         for topic in topics:

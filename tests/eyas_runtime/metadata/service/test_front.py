@@ -15,6 +15,7 @@ import pytest
 from eyas_contract import wire
 from eyas_runtime.metadata.service import limits
 from support.metadata_service import HOLDER, TOKENS, ServiceThread, running_service
+from support.waiting import wait_until
 
 STATUS = wire.STATUS.path
 
@@ -146,6 +147,38 @@ def test_a_chunked_body_over_its_limit_is_refused_while_it_comes(service: Servic
         except OSError:
             pass
         assert raw.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+def test_a_body_that_is_not_well_formed_is_refused(service: ServiceThread) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30.0) as raw:
+        raw.sendall(
+            f"POST {STATUS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKENS['reader']}\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nnonsense\r\n".encode()
+        )
+        assert b" 400 " in raw.recv(4096).split(b"\r\n")[0]
+
+
+def test_bodies_together_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BODIES_BYTES_MAX", 100)
+    with running_service(tmp_path) as service:
+        head = f"POST {STATUS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKENS['reader']}\r\n"
+        with socket.create_connection(("127.0.0.1", service.port), timeout=30.0) as slow:
+            slow.sendall(f"{head}Content-Length: 99\r\n\r\n{{".encode())
+            wait_until(lambda: post(service, STATUS)[0] == 503, "the slow body to take all the room")
+        wait_until(lambda: post(service, STATUS)[0] == 200, "the room to be given back")
+
+
+def test_a_caller_that_leaves_is_not_waited_for(service: ServiceThread) -> None:
+    waiters = service.waiters
+    request = wire.encode(wire.PreparedRequest(wait_seconds=wire.WAIT_SECONDS_MAX))
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30.0) as leaving:
+        leaving.sendall(
+            f"POST {wire.PREPARED.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKENS['consumer']}\r\n"
+            f"Content-Length: {len(request)}\r\n\r\n".encode()
+            + request
+        )
+        wait_until(lambda: waiters() == 1, "the long poll to wait")
+    wait_until(lambda: waiters() == 0, "the wait to end", seconds=10.0)
 
 
 def test_compressed_bodies_are_not_opened(service: ServiceThread) -> None:

@@ -60,6 +60,6 @@ def test_waiters_that_left_leave_nothing_behind() -> None:
             await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        return len(waiting._waiters[Topic.GANG])
+        return waiting.waiters()
 
     assert asyncio.run(scenario()) == 0
