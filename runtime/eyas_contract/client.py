@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from eyas_contract import wire
-from eyas_contract.client_http import Answer, exchange, new_pool, problem_of
+from eyas_contract.client_http import Answer, exchange, new_pool, no_answer, problem_of
 from eyas_contract.errors import Bug, Transient
 from eyas_contract.tokens import read_tokens
 from eyas_contract.wire import Q, R
@@ -99,10 +99,10 @@ class MetadataClient:
             token, epoch = self._token, self._store_epoch
         answer = exchange(self._pool, path, body, token=token, store_epoch=epoch, wait_seconds=wait_seconds)
         if answer.store_epoch < 0:
-            raise Transient(f"{path} was answered with HTTP {answer.status} by something that is not the service")
+            raise no_answer(f"{path} was answered with HTTP {answer.status} by something that is not the service")
         with self._lock:
             if answer.store_epoch < self._store_epoch:
-                raise Transient(
+                raise no_answer(
                     f"{path} was answered by a service of store epoch {answer.store_epoch}, "
                     f"but {self._store_epoch} has been seen"
                 )

@@ -48,6 +48,11 @@ def new_pool(url: str) -> urllib3.HTTPConnectionPool | urllib3.HTTPSConnectionPo
     return kind(parsed.host.strip("[]"), parsed.port, maxsize=CONNECTIONS_KEPT, block=False)
 
 
+def no_answer(message: str) -> Transient:
+    """The service said nothing: the caller's own rhythm of repetitions decides when to ask again."""
+    return Transient(message, retry_after_seconds=0.0)
+
+
 def exchange(
     pool: urllib3.HTTPConnectionPool, path: str, body: bytes, *, token: str, store_epoch: int, wait_seconds: float
 ) -> Answer:
@@ -66,10 +71,10 @@ def exchange(
         raw = response.read(REPLY_BYTES_MAX + 1)
         if len(raw) > REPLY_BYTES_MAX:
             response.close()
-            raise Transient(f"the answer to {path} is larger than {REPLY_BYTES_MAX} bytes")
+            raise no_answer(f"the answer to {path} is larger than {REPLY_BYTES_MAX} bytes")
         response.release_conn()
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Transient(f"{path} at {pool.host}:{pool.port} did not answer: {error}") from error
+        raise no_answer(f"{path} at {pool.host}:{pool.port} did not answer: {error}") from error
     epoch = response.headers.get(wire.STORE_EPOCH_HEADER, "")
     return Answer(response.status, raw, int(epoch) if epoch.isascii() and epoch.isdigit() and len(epoch) < 10 else -1)
 
@@ -79,7 +84,7 @@ def problem_of(path: str, answer: Answer) -> EyasError:
     try:
         problem = msgspec.json.decode(answer.body, type=wire.Problem)
     except msgspec.DecodeError:
-        return Transient(f"{path} was answered with HTTP {answer.status} by something that is not the service")
+        return no_answer(f"{path} was answered with HTTP {answer.status} by something that is not the service")
     if problem.kind == "Transient":
         return Transient(problem.message, retry_after_seconds=max(0.0, problem.retry_after_seconds))
     return _CLASSES[problem.kind](problem.message)

@@ -8,9 +8,9 @@ import pytest
 
 from eyas_contract import wire
 from eyas_contract.errors import Conflict, EyasError, UserError
-from support.metadata_service import job_config, prepared_inputs
+from support.metadata_service import FINGERPRINT, job_config, prepared_inputs
 from support.service_world import World
-from support.small_job import FINGERPRINT, Producer, Rank
+from support.small_job import Producer, Rank
 
 COUNTS = [8] * 8
 NewWorld = Callable[..., World]

@@ -102,7 +102,7 @@ def check(endpoint: wire.Endpoint[Any, Any], data: st.DataObject, *, in_memory: 
 
 
 @pytest.mark.parametrize("endpoint", wire.ENDPOINTS, ids=lambda endpoint: endpoint.path)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_is_said_is_answered_or_refused(endpoint: wire.Endpoint[Any, Any], data: st.DataObject) -> None:
     check(endpoint, data, in_memory=True)
