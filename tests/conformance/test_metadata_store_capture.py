@@ -402,3 +402,13 @@ def test_later_epochs_store_leases_nothing_before_it_knows_what_is_trained(store
 def _poison(actor: Actor, lease: wire.CaptureLease, sequence: int) -> bool:
     failure = wire.CaptureFailure(sequence=sequence, reason="not a number", poison=True)
     return actor.store.fail_capture(holder(), lease.lease_id, lease.token, [failure], now=NOW)
+
+
+def test_resident_objects_serve_every_group_that_was_leased_before(stores: Stores) -> None:
+    actor = stores.actor(3, epochs=3, retain_objects=True)
+    leases = [actor.lease() for _ in range(3)]
+    actor.store.end_leases([lease.lease_id for lease in leases], reason="expired", now=NOW)
+    actor.commit(actor.lease(group=0))
+    assert actor.store.groups_in_need(limit=1) == ()
+    assert actor.store.all_captured()
+    assert actor.store.usage().resident_objects == 3

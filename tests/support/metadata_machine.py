@@ -201,6 +201,49 @@ class StoreMachine(RuleBasedStateMachine):
         self.acked = reply.checkpoint_step
         self.pending, self.handed, self.verdicts = [], {}, {}
 
+    @rule(groups=st.integers(1, 6))
+    def capture_some(self, groups: int) -> None:
+        """A producer that works for a while: without it, random jobs would hardly ever train."""
+        who = self.newest[0]
+        for _ in range(groups):
+            needs = self.both(lambda actor: actor.store.groups_in_need(limit=1))[1]
+            if not needs:
+                return
+            lease = self.both(lambda actor, group=needs[0].group: actor.lease(who, group=group))[1]
+            kind, accepted = self.both(lambda actor, lease=lease: actor.commit(lease, who))
+            assert kind == "ok"
+            self.committed |= {f"s-{sequence:012d}" for sequence in accepted}
+
+    @rule(steps=st.integers(1, 3), commit=st.booleans())
+    def work(self, steps: int, commit: bool) -> None:
+        """Ranks that work for a while."""
+        if not self.store.gang().open:
+            self.start(higher=False, back=0)
+        for _ in range(steps):
+            self.train()
+            self.ack(bad=False)
+        if commit:
+            self.order_checkpoint(last=False)
+            if self.pending:
+                self._commit(*self.pending[-1], keep=2)
+
+    @rule(data=st.data())
+    def poison_after_the_seal(self, data: st.DataObject) -> None:
+        """A sample of a handed window is lost, and its second capture finds that it is poison."""
+        steps = [step for step, live in self.handed.items() if live and step > self.store.gang().durable_step]
+        if not steps:
+            return
+        order = self.actors[0].orders[data.draw(st.sampled_from(steps))]
+        ref = next(entry.ref for entry in order.entries if entry.ref is not None)
+        self.both(lambda actor: actor.lose((ref.sequence, ref.generation)))
+        needs = self.both(lambda actor: actor.store.groups_in_need(limit=1))[1]
+        if not needs or needs[0].first_sequence != ref.sequence:
+            return
+        who = self.newest[0]
+        lease = self.both(lambda actor: actor.lease(who, group=needs[0].group))[1]
+        failures = [wire.CaptureFailure(sequence=ref.sequence, reason="bad", poison=True)]
+        self.both(lambda actor: actor.store.fail_capture(who, lease.lease_id, lease.token, failures, now=NOW))
+
     @rule()
     def train(self) -> None:
         if not self.store.gang().open:
@@ -254,6 +297,13 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), keep=st.integers(1, 2), twice=st.booleans())
     def commit_checkpoint(self, data: st.DataObject, keep: int, twice: bool) -> None:
         order, request = data.draw(st.sampled_from(self.pending))
+        kind, call = self._commit(order, request, keep=keep)
+        if twice:
+            assert self.both(call)[0] == kind
+
+    def _commit(
+        self, order: wire.Order, request: wire.CheckpointCommitRequest, *, keep: int
+    ) -> tuple[str, Callable[[Actor], Any]]:
         shown = self.actors[0].present(order, request)
         again = any(request.manifest_digest == each.manifest_digest for each, _ in self.line)
 
@@ -268,8 +318,7 @@ class StoreMachine(RuleBasedStateMachine):
             # A directory named garbage is deleted: it can never be presented again.
             self.line = [each for each in self.line if each[0].directory not in garbage]
             self.line.append((shown, dict(self.ledger)))
-        if twice:
-            assert self.both(call)[0] == kind
+        return kind, call
 
     @rule(ordinal=st.integers(0, 6))
     def ask_again(self, ordinal: int) -> None:

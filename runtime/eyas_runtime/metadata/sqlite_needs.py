@@ -28,7 +28,7 @@ class Needs(SQLiteBase):
             return ()
         self._pass_satisfied(limit)
         found: list[GroupNeed] = []
-        for group in self._candidates(limit):
+        for group in self._candidates():
             need = self._need_of(group)
             if need is not None:
                 found.append(need)
@@ -56,15 +56,12 @@ class Needs(SQLiteBase):
         progress, schedule = self._progress(), self._schedule
         return max(progress.frontier_group, schedule.group_of(schedule.end_of(progress.durable_step)))
 
-    def _candidates(self, limit: int) -> Iterator[int]:
-        """Groups without a live lease that may be in need, ascending."""
+    def _candidates(self) -> Iterator[int]:
+        """Groups without a live lease that may be in need, ascending; found one by one, as the caller goes on."""
         schedule, frontier = self._schedule, self._frontier()
         end = schedule.end_of(self._progress().durable_step)
         size = schedule.group_size
-        for _ in range(limit):
-            row = self._db.one("next_group_in_need", low=end, high=frontier * size, group_size=size)
-            if row is None:
-                break
+        while row := self._db.one("next_group_in_need", low=end, high=frontier * size, group_size=size):
             yield row[0]
             end = (row[0] + 1) * size
         yield from range(frontier, min(schedule.total_groups, frontier + _PASS_GROUPS_MAX))
@@ -110,7 +107,7 @@ class Needs(SQLiteBase):
 
     def _attach_next(self, limit: int) -> None:
         still_open = 0
-        for group in self._candidates(limit):
+        for group in self._candidates():
             self._attach_group(group)
             still_open += bool(self._members_in_need(group))
             if still_open == limit:
