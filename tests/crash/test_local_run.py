@@ -17,13 +17,14 @@ from support.local_job import LocalJob, local_job
 from support.tiny_target import make_tiny_target, write_tiny_prompts
 
 pytestmark = pytest.mark.slow
-PROMPTS = 48
+PROMPTS = 160
 WINDOW = 4
 STEPS = PROMPTS // WINDOW
+KILLS = (4, 14, 24)
+"""Steps at which something is killed; each time there is work left that needs it."""
 MOONCAKE = {
     "store.backend": "Mooncake",
     "store.mooncake": {"nodes": {"replicas": 1, "segmentSize": "128Mi"}},
-    "store.maxResidentBytes": "32Mi",
 }
 ROLES = ("producer", "consumer", "metadata", "store-master", "store-node")
 
@@ -69,7 +70,7 @@ def test_three_kills_of_a_role_change_nothing(
 ) -> None:
     with local_job(tmp_path, volumes, **MOONCAKE) as job:
         killed: set[int] = set()
-        for step in (2, 5, 8):
+        for step in KILLS:
             job.wait_for_step(step)
             killed.update(job.kill(role))
         result = job.finish()
@@ -82,7 +83,7 @@ def test_the_whole_tree_killed_and_started_again_changes_nothing(
     volumes: dict[str, Path], undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
     with local_job(tmp_path, volumes, **MOONCAKE) as job:
-        for step in (3, 7):
+        for step in KILLS[:2]:
             job.wait_for_step(step)
             job.kill_tree()
             job.start()
@@ -112,7 +113,7 @@ def test_hazard_25_a_paused_process_past_its_lease_changes_nothing(
             # A stopped rank stops everything: the service must find the hang and replace it.
             job.wait_until("the hang's incident", lambda: "Hang" in (job.workdir / "status.json").read_text())
         elif role == "producer":
-            job.wait_for_step(STEPS - 2)
+            job.wait_for_step(STEPS - 8)
         _continue(paused)
         assert_same(job, job.finish(), undisturbed)
 
@@ -125,7 +126,7 @@ def _continue(pids: list[int]) -> None:
 
 def test_every_sample_once_when_the_width_changes_between_restarts(volumes: dict[str, Path], tmp_path: Path) -> None:
     with local_job(tmp_path, volumes) as job:
-        for step, processes in ((4, 1), (8, 3)):
+        for step, processes in ((6, 1), (18, 3)):
             job.wait_for_step(step)
             job.kill_tree()
             text = job.job.read_text()

@@ -32,7 +32,8 @@ def tiny_job(folder: Path, **changes: object) -> Path:
         "data": {"prompts": ["/data/prompts.jsonl"], "maxLength": 64, "epochs": 1, "seed": 7, "groupSize": 2},
         "draft": {"vocabSize": 64, "steps": 3},
         "training": {"windowSize": 4, "learningRate": 1e-3, "checkpoint": {"everySteps": 4, "keep": 2}},
-        "store": {"backend": "SharedDirectory", "maxResidentBytes": "64Mi"},
+        # About eight windows: what is in the pool never carries a job to its end without producers.
+        "store": {"backend": "SharedDirectory", "maxResidentBytes": "1Mi"},
         "volumes": {"models": {"claimName": "models"}, "data": {"claimName": "data"}},
         "producers": {"replicas": 2},
         "consumers": {"replicas": 1, "processesPerPod": 2},
