@@ -296,7 +296,7 @@ def test_random_jobs_find_the_worst_of_them_by_themselves(kind: type[SQLiteMetad
             return kind(path, wanted)  # type: ignore[arg-type]
 
     limits = settings(
-        max_examples=400,
+        max_examples=2000,
         stateful_step_count=40,
         deadline=None,
         database=None,

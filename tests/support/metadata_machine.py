@@ -227,12 +227,16 @@ class StoreMachine(RuleBasedStateMachine):
             if self.pending:
                 self._commit(*self.pending[-1], keep=2)
 
+    @precondition(lambda self: any(self.handed.values()))
     @rule(data=st.data())
     def poison_after_the_seal(self, data: st.DataObject) -> None:
         """A sample of a handed window is lost, and its second capture finds that it is poison."""
         steps = [step for step, live in self.handed.items() if live and step > self.store.gang().durable_step]
         if not steps:
             return
+        held = [each.lease_id for each in self.store.live_leases()]
+        self.both(lambda actor: actor.store.end_leases(held, reason="returned", now=NOW))
+        self.capture_some(groups=20)
         order = self.actors[0].orders[data.draw(st.sampled_from(steps))]
         ref = next(entry.ref for entry in order.entries if entry.ref is not None)
         self.both(lambda actor: actor.lose((ref.sequence, ref.generation)))
