@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from eyas_contract.errors import Conflict, Corrupt, EyasError, NotReadable, StoreFull, UserError
-from eyas_contract.ids import JobUid, key_prefix
+from eyas_contract.ids import JobUid, key_prefix, sample_id
 from eyas_contract.no_tensors import assert_no_tensors
 from eyas_contract.refs import FeatureSpec, SampleRef
 from eyas_runtime import digests
@@ -383,6 +383,21 @@ def test_another_samples_blob_is_refused_even_with_a_digest_that_fits(make: Make
     mixed = msgspec.structs.replace(ref, key=other.key, digest=other.digest, length=other.length)
     with pytest.raises(Corrupt, match="sample"):
         store.get(mixed)
+
+
+def test_an_ingested_object_is_read_under_every_use_of_its_file_and_no_other_generation(
+    backend: Backend, make: Make, job_uid: JobUid
+) -> None:
+    writer = make()
+    ref = writer.put(new_tensors(1), new_task(job_uid, sequence=1), METADATA)
+    reader = FeatureStore(writer.blobs, job_uid=job_uid, objects_serve_many=True)
+    later = msgspec.structs.replace(ref, sequence=9, sample_id=sample_id(9))
+    tensors, _ = reader.get(later)
+    assert set(tensors) == set(new_tensors(1))
+    with pytest.raises(NotReadable, match="generation"):
+        reader.get(msgspec.structs.replace(later, generation=ref.generation + 1))
+    with pytest.raises(Corrupt, match="sample"):
+        writer.get(later)
 
 
 def test_another_jobs_blob_is_refused(make: Make, backend: Backend, job_uid: JobUid) -> None:

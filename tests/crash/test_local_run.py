@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.feature_files import write_feature_files
 from support.local_job import LocalJob, local_job
 from support.tiny_target import make_tiny_target, write_tiny_prompts
 
@@ -144,3 +145,20 @@ def test_every_sample_once_when_the_width_changes_between_restarts(volumes: dict
 def test_colocated_equals_disaggregated(volumes: dict[str, Path], undisturbed: dict[str, Any], tmp_path: Path) -> None:
     with local_job(tmp_path, volumes, mode="Colocated", **{"store.backend": "Memory"}) as job:
         assert job.finish()["weightsSha256"] == undisturbed["weightsSha256"]
+
+
+def test_existing_feature_files_serve_two_epochs_through_the_same_path(
+    volumes: dict[str, Path], tmp_path: Path
+) -> None:
+    files = 24
+    write_feature_files(tmp_path / "data" / "features", files)
+    folders = {"models": volumes["models"], "data": tmp_path / "data"}
+    offline = {"data.prompts": None, "data.features": ["/data/features"], "data.epochs": 2}
+    with local_job(tmp_path / "job", folders, **offline) as job:
+        job.wait_for_step(4)
+        job.kill("consumer")
+        result = job.finish()
+        audit = job.audit()
+    assert (result["state"], result["exact"], result["samplesTrained"]) == ("Complete", True, 2 * files)
+    assert (audit["trainedOnce"], audit["trainedTwice"], audit["missing"]) == (2 * files, 0, 0)
+    assert result["samplesLostAndRecaptured"] == 0, "a second use of an ingested object was not believed"

@@ -55,7 +55,8 @@ class FeatureStore:
     """Feature store of one process of the job `job_uid` over `blobs`.
 
     `retain_on_release` keeps objects after their last release (ranks do: the service deletes after a durable
-    checkpoint); without it the last release frees. `max_resident_bytes` bounds what this process put and is not freed.
+    checkpoint); without it the last release frees. `objects_serve_many`: ingested files, whose object is read under
+    every sequence number that uses the file. `max_resident_bytes` bounds what this process put and is not freed.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class FeatureStore:
         digest: str = "blake3",
         digest_threads: int = 1,
         retain_on_release: bool = False,
+        objects_serve_many: bool = False,
         max_resident_bytes: int | None = None,
         max_hold_age_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -76,6 +78,7 @@ class FeatureStore:
         self._digest = digest
         self._digest_threads = digest_threads
         self._retain = retain_on_release
+        self._objects_serve_many = objects_serve_many
         self._max_hold = max_hold_age_seconds
         self._clock = clock
         self._residency = Residency(max_bytes=max_resident_bytes)
@@ -133,7 +136,7 @@ class FeatureStore:
             identity = Identity(
                 job_uid=self._job_uid, sample_id=ref.sample_id, sequence=ref.sequence, generation=ref.generation
             )
-            found = codec.decode(blob, ref, identity, names)
+            found = codec.decode(blob, ref, identity, names, any_use=self._objects_serve_many)
             moved = {name: tensor.to(device) for name, tensor in found.items()}
         except BaseException:
             self._residency.end_lease(token)

@@ -116,6 +116,7 @@ class DraftEngine:
             job_uid=self._config.job_uid,
             digest=self._config.store.digest,
             retain_on_release=True,
+            objects_serve_many=bool(self._config.data.features),
         )
         return StoreSource(store, client, incarnation)
 

@@ -14,6 +14,8 @@ from eyas_contract.ids import JobUid, SampleId, sequence_of, valid_job_uid
 MAGIC: Final = b"EYASBLOB"
 SCHEMA: Final = 1
 BYTES: Final = 128
+USE_FIELDS: Final = -2
+"""The last fields that `check` compares, sample and sequence, name one use of an object."""
 _FORMAT: Final = struct.Struct("<8sHHIQQQ32s16s")
 _ZEROS: Final = bytes(BYTES - _FORMAT.size)
 
@@ -46,8 +48,12 @@ def pack(identity: Identity, payload_length: int) -> bytearray:
     return bytearray(fixed + _ZEROS)
 
 
-def check(blob: memoryview, identity: Identity) -> memoryview:
-    """The payload of `blob`, if its header is whole and names `identity`. Raises `Corrupt` naming the first field."""
+def check(blob: memoryview, identity: Identity, *, any_use: bool = False) -> memoryview:
+    """The payload of `blob`, if its header is whole and names `identity`. Raises `Corrupt` naming the first field.
+
+    `any_use`: an ingested object serves several sequence numbers and names the one it was ingested for; then job and
+    generation identify it, and generations are never used twice.
+    """
     if len(blob) < BYTES:
         raise Corrupt(f"a blob of {len(blob)} bytes has no header")
     magic, schema, _flags, header_length, payload_length, sequence, generation, job_uid, sample_id = (
@@ -59,11 +65,11 @@ def check(blob: memoryview, identity: Identity) -> memoryview:
         ("header length", header_length, BYTES),
         ("payload length", payload_length, len(blob) - BYTES),
         ("job", job_uid.rstrip(b"\0"), identity.job_uid.encode("ascii")),
+        ("generation", generation, identity.generation),
         ("sample", sample_id.rstrip(b"\0"), identity.sample_id.encode("ascii")),
         ("sequence", sequence, identity.sequence),
-        ("generation", generation, identity.generation),
     )
-    for name, is_, expected in found:
+    for name, is_, expected in found[:USE_FIELDS] if any_use else found:
         if is_ != expected:
             raise Corrupt(f"the blob's {name} is {is_!r}, expected {expected!r}")
     return blob[BYTES:]

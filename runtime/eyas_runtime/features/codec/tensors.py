@@ -68,12 +68,19 @@ def encode(tensors: Tensors, identity: Identity) -> Encoded:
     )
 
 
-def decode(blob: memoryview, ref: SampleRef, identity: Identity, names: Collection[str] | None = None) -> OwnedTensors:
+def decode(
+    blob: memoryview,
+    ref: SampleRef,
+    identity: Identity,
+    names: Collection[str] | None = None,
+    *,
+    any_use: bool = False,
+) -> OwnedTensors:
     """The tensors of `blob`, or those of `names`: views of its memory, which they keep alive.
 
     The digest must have been checked. Raises `Corrupt` if header, lengths or tensors are not those of `ref`.
     """
-    payload = header.check(blob, identity)
+    payload = header.check(blob, identity, any_use=any_use)
     placed = layout.parse(payload)
     found = {item.spec.name: item.spec for item in placed}
     _check_specs(found, ref)
