@@ -4,7 +4,7 @@ export VENV
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: setup demo test test-all lint types fmt clean
+.PHONY: setup demo test kills test-all lint types fmt clean
 
 setup:
 	@tools/setup.sh
@@ -15,6 +15,9 @@ demo: setup            ## train a real draft end to end on this machine
 test: setup            ## the fast tier: lint, types, house rules, unit and conformance tests
 	@$(MAKE) --no-print-directory lint types
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow'
+
+kills: setup            ## whole local runs, killed role by role, until the weights agree
+	@$(BIN)/python -m pytest -v tests/crash/test_local_run.py
 
 test-all: test         ## the full tier: real processes, real torch, kills
 	@$(BIN)/python -m pytest -q -m slow
