@@ -15,5 +15,5 @@ rm -rf "$run/run" "$run/draft" "$run/plot.png"
   --volume models="$run/models" --volume data="$run/data"
 "$eyas" local plot "$run/run" --output "$run/plot.png"
 "$eyas" export "$run/run" "$run/draft"
-"$eyas" eval --draft "$run/draft" --target "$run/models/smollm2" --prompts "$run/data/eval.jsonl" --limit 8
+"$eyas" eval --draft "$run/draft" --target "$run/models/smollm2" --prompts "$run/data/eval.jsonl" --limit 5 --tokens 48
 "$eyas" audit "$run/run"

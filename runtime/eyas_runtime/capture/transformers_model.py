@@ -112,7 +112,9 @@ class TransformersModel:
 def load_causal_lm(target: TargetConfig, *, dtype: torch.dtype) -> Any:  # noqa: ANN401 - transformers' model classes
     """The whole model (body and head), in eval mode on the CPU; safetensors or GGUF only, no code from the folder."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # A bar over a second of loading is noise in a log.
     folder = Path(target.model)
     options: dict[str, Any] = {"gguf_file": target.gguf_file} if target.gguf_file else {"use_safetensors": True}
     if not target.gguf_file and not weight_files(folder):
