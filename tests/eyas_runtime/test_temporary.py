@@ -31,9 +31,7 @@ ALIVE = {10: 100, 11: 110}
          "old in another container", "young on another host", "old on another host", "another host's boot"],
 )  # fmt: skip
 def test_who_is_taken_for_dead(writer: WriterIdentity, age: float, abandoned: bool) -> None:
-    found = temporary.is_abandoned(
-        writer, ME, age_seconds=age, foreign_after_seconds=60.0, start_of=ALIVE.get
-    )
+    found = temporary.is_abandoned(writer, ME, age_seconds=age, foreign_after_seconds=60.0, start_of=ALIVE.get)
     assert found is abandoned
 
 
