@@ -40,7 +40,7 @@ class _Screen:
 
     def show(self, event: RunEvent) -> None:
         self.already = event.already_complete
-        self.progress.show(view(self._workdir.resolve().name, event.status, event))
+        self.progress.show(view(Run(self._workdir).name, event.status, event))
 
 
 def view(name: str, status: JobStatus, event: RunEvent) -> View:

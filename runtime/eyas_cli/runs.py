@@ -41,6 +41,11 @@ class Run:
             raise UserError(f"{workdir} holds no run: start one with eyas local run JOB.yaml --workdir {workdir}")
         self.workdir = workdir
 
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return str(self._json("identity.json").get("name") or self.workdir.resolve().name)
+
     def processes(self) -> tuple[LocalProcess, ...]:
         """Live processes; empty when nothing runs."""
         try:

@@ -20,7 +20,7 @@ def view_of(run: Run) -> View:
     """The present moment of a run."""
     status = load_status(run.resource_status())
     return View(
-        name=run.workdir.name,
+        name=run.name,
         state=status.state or "Pending",
         attempt=status.attempt,
         roles={role.name.value: (role.ready, role.desired) for role in status.roles},
@@ -47,7 +47,7 @@ def draw_run(workdir: Path, output: Path | None) -> Path:
     """Draw the run's plot."""
     run = Run(workdir)
     status: JobStatus = load_status(run.resource_status())
-    return draw(run.workdir.name, run.metrics(), status.incidents, output or workdir / "plot.png")
+    return draw(run.name, run.metrics(), status.incidents, output or workdir / "plot.png")
 
 
 def print_logs(workdir: Path, role: str | None, tail: int, *, follow: bool) -> None:
