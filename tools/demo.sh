@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job on this machine: real model, real text, real processes; about five minutes on two cores.
-# Everything it makes lies under demo/ and the cache folder, so a second call starts in seconds.
+# The main job on this machine: real model, real text, real processes; ten minutes or less on two cores.
+# Everything it makes lies under demo/ and the cache folder, so a second call sets nothing up again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
