@@ -45,6 +45,10 @@ def main():
             incarnation = client.join(request).incarnation
     (folder / f"joined.{process}").write_text(incarnation)
     mark_ready()
+    if (folder / f"exit-once-{rank}").exists():
+        code = int((folder / f"exit-once-{rank}").read_text())
+        (folder / f"exit-once-{rank}").unlink()
+        return code
     if (folder / f"exit-{rank}").exists():
         return int((folder / f"exit-{rank}").read_text())
     ordinal = 0
@@ -209,11 +213,10 @@ def test_a_pod_of_an_older_attempt_leaves_with_86(tmp_path: Path) -> None:
 
 def test_a_rank_that_says_fenced_stays_in_the_pod_while_its_attempt_is_the_newest(tmp_path: Path) -> None:
     (tmp_path / "consumer-0").mkdir()
-    (tmp_path / "consumer-0" / "exit-0").write_text("86")
+    (tmp_path / "consumer-0" / "exit-once-0").write_text("86")
     with consumers(tmp_path, per_pod=1) as gang:
-        gang.joined(restart=0)
-        (tmp_path / "consumer-0" / "exit-0").unlink()
         gang.joined(restart=1)
+        assert "process 0 ended: exit code 86" in gang.pods[0].log()
         assert gang.pods[0].process.poll() is None
 
 
