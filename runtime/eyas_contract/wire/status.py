@@ -1,0 +1,96 @@
+"""Messages of readers: what operators, people and tests see of a job."""
+
+from eyas_contract.ids import JobUid
+from eyas_contract.states import Gang, Phase
+from eyas_contract.wire.checkpoints import DeadLetter
+from eyas_contract.wire.common import Message
+
+
+class Incident(Message, frozen=True, kw_only=True):
+    """Something that went wrong and what it cost."""
+
+    klass: str
+    """PodFailed, ChildExited, Hang, SampleLost, CheckpointRefused, LeaseExpired, MetadataRestored, ..."""
+    unit: str
+    message: str
+    detected: float
+    """Unix seconds."""
+    step: int = 0
+    recovered: float = 0.0
+    """Unix seconds of the first optimizer step (or capture) after it; 0 while open."""
+    windows_replayed: int = 0
+
+
+class StatusReply(Message, frozen=True, kw_only=True):
+    """All that operators, people and tests see of a running job."""
+
+    job_uid: JobUid
+    store_epoch: int
+    phase: Phase
+    failure: str
+    attempt: int
+    incarnation: str
+    gang: Gang
+    total_steps: int
+    total_samples: int
+    sealed_step: int
+    acked_step: int
+    durable_step: int
+    samples_ready: int
+    samples_lost: int
+    samples_dead: int
+    samples_committed: int
+    """Sequence numbers that were committed at least once."""
+    samples_recaptured: int
+    samples_trained: int
+    """Samples inside windows <= acked_step that are not dead."""
+    resident_objects: int
+    resident_bytes: int
+    reserved_bytes: int
+    cap_bytes: int
+    live_leases: int
+    paused: str
+    exact: bool
+    inexact_reasons: tuple[str, ...]
+    capture_drift: int
+    seconds_since_advance: float
+    steps_per_second: float
+    last_metrics: dict[str, float]
+    checkpoint_directory: str
+    weights_sha256: str
+    dead_letters: tuple[DeadLetter, ...]
+    incidents: tuple[Incident, ...]
+    suspects: tuple[str, ...] = ()
+    """Prompts whose capture group was held by producers that died, most often first."""
+
+
+class MetricsRequest(Message, frozen=True, kw_only=True):
+    """Ask for the training metrics of steps > `after_step`."""
+
+    after_step: int = 0
+    limit: int = 1000
+
+
+class StepMetrics(Message, frozen=True, kw_only=True):
+    """Metrics of one step; a replay overwrites."""
+
+    step: int
+    values: dict[str, float]
+
+
+class MetricsReply(Message, frozen=True, kw_only=True):
+    """In step order."""
+
+    steps: tuple[StepMetrics, ...]
+
+
+class AuditReply(Message, frozen=True, kw_only=True):
+    """Promise 3 and 7, from the ledger and the store itself."""
+
+    trained_once: int
+    trained_twice: int
+    missing: int
+    dead_lettered: int
+    resident_objects: int
+    resident_bytes: int
+    live_leases: int
