@@ -17,8 +17,8 @@ from eyas_contract import wire
 from eyas_contract.errors import EyasError
 from eyas_runtime.core import recovery
 from eyas_runtime.metadata.sqlite import SQLiteMetadataStore
-from eyas_runtime.metadata.sqlite_base import GangRow
-from eyas_runtime.metadata.sqlite_schema import QUERIES
+from eyas_runtime.metadata.sqlite.base import GangRow
+from eyas_runtime.metadata.sqlite.schema import QUERIES
 from support.metadata_machine import StoreMachine
 from support.metadata_stores import Stores
 

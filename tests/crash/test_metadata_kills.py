@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eyas_runtime import failpoints
-from eyas_runtime.metadata.sqlite_database import Database, Value
+from eyas_runtime.metadata.sqlite.database import Database, Value
 from support.metadata_machine import scratch_folder
 from support.metadata_script import assert_finished, assert_promises_kept, in_child, run_script
 

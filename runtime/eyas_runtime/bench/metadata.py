@@ -24,7 +24,7 @@ from eyas_contract.ids import Incarnation, JobUid, LeaseToken, sample_id
 from eyas_contract.refs import FeatureSpec, SampleRef
 from eyas_runtime.metadata.port import JobFacts, LeaseGrant
 from eyas_runtime.metadata.sqlite import SQLiteMetadataStore
-from eyas_runtime.metadata.sqlite_bench import SPECS, NaiveLedger, fill
+from eyas_runtime.metadata.sqlite.bench import SPECS, NaiveLedger, fill
 
 GROUP: Final = 16
 WINDOW: Final = 64

@@ -12,7 +12,7 @@ from eyas_contract import wire
 from eyas_contract.errors import Corrupt, EyasError, Transient
 from eyas_runtime.metadata.port import JobFacts
 from eyas_runtime.metadata.sqlite import SQLiteMetadataStore
-from eyas_runtime.metadata.sqlite_database import Database
+from eyas_runtime.metadata.sqlite.database import Database
 
 
 def stored_facts(path: Path) -> JobFacts:

@@ -10,8 +10,8 @@ from eyas_contract.errors import Bug, Closed, Conflict, UserError
 from eyas_contract.ids import Incarnation
 from eyas_contract.states import Sample
 from eyas_runtime.core.windows import content
-from eyas_runtime.metadata.sqlite_base import GangRow
-from eyas_runtime.metadata.sqlite_gang import Gang
+from eyas_runtime.metadata.sqlite.base import GangRow
+from eyas_runtime.metadata.sqlite.gang import Gang
 
 _Reason = Literal["", "schedule", "pressure", "drain", "complete"]
 

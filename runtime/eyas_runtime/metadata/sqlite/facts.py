@@ -8,8 +8,8 @@ import msgspec
 from eyas_contract import wire
 from eyas_contract.ids import SEQUENCE_MAX, sample_id
 from eyas_contract.states import Gang, Phase, Sample
-from eyas_runtime.metadata.sqlite_capture import Capture
-from eyas_runtime.metadata.sqlite_orders import Orders
+from eyas_runtime.metadata.sqlite.capture import Capture
+from eyas_runtime.metadata.sqlite.orders import Orders
 
 DEAD_LETTERS_SHOWN: Final = 1000
 INCIDENTS_SHOWN: Final = 64

@@ -13,7 +13,7 @@ from typing import Final
 from eyas_contract.states import Sample, SampleEvent
 from eyas_runtime.core.prompts import estimated_bytes
 from eyas_runtime.metadata.port import GroupNeed
-from eyas_runtime.metadata.sqlite_base import SQLiteBase
+from eyas_runtime.metadata.sqlite.base import SQLiteBase
 
 _PASS_GROUPS_MAX: Final = 1024
 """Groups at the frontier that one call may pass because nothing in them needs a capture; a limit on one transaction."""

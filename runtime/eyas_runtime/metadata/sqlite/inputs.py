@@ -9,7 +9,7 @@ from eyas_contract.errors import UserError
 from eyas_contract.states import Sample
 from eyas_runtime.core.prompts import Prompts, estimated_bytes
 from eyas_runtime.core.sequence import Schedule
-from eyas_runtime.metadata.sqlite_base import SQLiteBase
+from eyas_runtime.metadata.sqlite.base import SQLiteBase
 
 
 class Inputs(SQLiteBase):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eyas_runtime.metadata.sqlite import SQLiteMetadataStore
-from eyas_runtime.metadata.sqlite_bench import fill
+from eyas_runtime.metadata.sqlite.bench import fill
 from support.jobs import NOW, Actor, facts, prepared
 
 WINDOW = 4

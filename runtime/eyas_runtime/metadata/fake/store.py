@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from eyas_contract import wire
 from eyas_contract.ids import SEQUENCE_MAX, ObjectKey, generation_of, sample_id
 from eyas_contract.states import Gang, Phase, Sample
-from eyas_runtime.metadata.fake_recovery import FakeRecovery
-from eyas_runtime.metadata.fake_state import ObjectRow
+from eyas_runtime.metadata.fake.recovery import FakeRecovery
+from eyas_runtime.metadata.fake.state import ObjectRow
 from eyas_runtime.metadata.port import StoredObject, Usage
 
 if TYPE_CHECKING:

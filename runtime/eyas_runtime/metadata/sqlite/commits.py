@@ -10,7 +10,7 @@ from eyas_contract.errors import Conflict, Fenced, UserError
 from eyas_contract.ids import LeaseToken, sample_id
 from eyas_contract.refs import SCHEMA_VERSION, SampleRef
 from eyas_contract.states import Sample, SampleEvent
-from eyas_runtime.metadata.sqlite_capture import Capture
+from eyas_runtime.metadata.sqlite.capture import Capture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from eyas_contract.errors import Closed, Fenced, UserError
 from eyas_contract.exits import Exit
 from eyas_contract.ids import Incarnation
 from eyas_runtime.metadata.port import GangState
-from eyas_runtime.metadata.sqlite_needs import Needs
+from eyas_runtime.metadata.sqlite.needs import Needs
 
 _CLEAN_CODES: Final = (Exit.DONE, Exit.TEMPORARY)
 

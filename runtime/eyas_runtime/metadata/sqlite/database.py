@@ -7,7 +7,6 @@ rolled back; after an input/output error the object refuses everything, because 
 Statements live in `queries.sql` under names; nothing here or in the callers builds SQL.
 """
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,8 @@ from typing import Any, Final
 
 from eyas_contract.errors import Bug, Corrupt, Transient, UserError
 from eyas_runtime.failpoints import hit
-from eyas_runtime.metadata.sqlite_schema import APPLICATION_ID, QUERIES, migrate
+from eyas_runtime.metadata.sqlite.ownership import identity, take_lock
+from eyas_runtime.metadata.sqlite.schema import APPLICATION_ID, MIGRATIONS, QUERIES, VERSION
 
 Value = str | bytes | int | float | None
 Row = tuple[Any, ...]
@@ -51,7 +51,7 @@ class Database:
         self.path = path
         self._pid = os.getpid()
         self._broken = ""
-        self._lock = _take_lock(path.with_name(path.name + ".lock"))
+        self._lock = take_lock(path.with_name(path.name + ".lock"))
         try:
             self._connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
             try:
@@ -59,7 +59,7 @@ class Database:
             except BaseException:
                 self._connection.close()
                 raise
-            self._identity = _identity(path)
+            self._identity = identity(path)
         except sqlite3.Error as error:
             os.close(self._lock)
             raise self._translated(error) from error
@@ -85,10 +85,25 @@ class Database:
         report = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if report != "ok":
             raise Corrupt(_DAMAGED.format(path=self.path, detail=" ".join(report.split())))
-        migrate(self)
+        self._migrate()
         # Temporary: they live in memory, belong to this connection, and hold the rows that one transaction works on.
         connection.execute("CREATE TEMP TABLE picked (generation INTEGER PRIMARY KEY)")
         connection.execute("CREATE TEMP TABLE chosen (sequence INTEGER PRIMARY KEY, reason TEXT, source TEXT)")
+
+    def _migrate(self) -> None:
+        """Bring the file to `VERSION`, one transaction a migration. Raises `UserError` for a newer file."""
+        found = self.integer("user_version")
+        if found > VERSION:
+            raise UserError(
+                f"{self.path} was written by a newer version of Eyas (schema {found}, this one knows {VERSION}): "
+                "use that version"
+            )
+        for number in range(found, VERSION):
+            with self.transaction():
+                if number == 0:
+                    self.script(f"PRAGMA application_id = {APPLICATION_ID};")
+                self.script(MIGRATIONS[number])
+                self.script(f"PRAGMA user_version = {number + 1};")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -148,10 +163,10 @@ class Database:
         SQLite goes on committing to a file that was unlinked; nobody would ever find those commits.
         """
         try:
-            identity = _identity(self.path)
+            found = identity(self.path)
         except FileNotFoundError:
-            identity = None
-        if identity != self._identity:
+            found = None
+        if found != self._identity:
             raise Corrupt(f"{self.path} was deleted or replaced while it was in use: this process must end now")
 
     def close(self) -> None:
@@ -220,28 +235,3 @@ def split_statements(text: str) -> Iterator[str]:
             pending = ""
     if pending.strip():
         yield pending
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _take_lock(path: Path) -> int:
-    """Own the database by an flock, which the kernel gives back however we die."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UserError(f"{path} cannot be made: the metadata folder must exist and be writable ({error})") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.pread(descriptor, 200, 0).decode("ascii", "replace").strip() or "another process"
-        os.close(descriptor)
-        raise Transient(
-            f"{path.with_suffix('')} is owned by {owner}: a job has exactly one metadata service",
-            retry_after_seconds=1.0,
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()}".encode("ascii"), 0)
-    return descriptor

@@ -1,18 +1,14 @@
-"""`SQLiteMetadataStore`: the durable metadata store of one job, one file on one volume, owned by one process.
-
-The themes live in `sqlite_*.py`, the tables in `schema.sql`, the statements in `queries.sql`; `sqlite3` is imported by
-`sqlite_database` alone.
-"""
+"""`SQLiteMetadataStore`: the durable metadata store of one job, one file on one volume, owned by one process."""
 
 from pathlib import Path
 
 from eyas_runtime.metadata.port import JobFacts, MetadataStore
-from eyas_runtime.metadata.sqlite_commits import Commits
-from eyas_runtime.metadata.sqlite_database import Database
-from eyas_runtime.metadata.sqlite_facts import Facts
-from eyas_runtime.metadata.sqlite_inputs import Inputs
-from eyas_runtime.metadata.sqlite_objects import Objects
-from eyas_runtime.metadata.sqlite_recovery import Recovery
+from eyas_runtime.metadata.sqlite.commits import Commits
+from eyas_runtime.metadata.sqlite.database import Database
+from eyas_runtime.metadata.sqlite.facts import Facts
+from eyas_runtime.metadata.sqlite.inputs import Inputs
+from eyas_runtime.metadata.sqlite.objects import Objects
+from eyas_runtime.metadata.sqlite.recovery import Recovery
 
 FILE_NAME = "metadata.sqlite"
 

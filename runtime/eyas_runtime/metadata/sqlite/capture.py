@@ -15,7 +15,7 @@ from eyas_contract.ids import ObjectKey, object_key
 from eyas_contract.states import Sample
 from eyas_runtime.core.prompts import capture_tasks
 from eyas_runtime.metadata.port import LeaseGrant, LiveLease, Suspect
-from eyas_runtime.metadata.sqlite_needs import Needs
+from eyas_runtime.metadata.sqlite.needs import Needs
 
 ENDED_LEASES_KEPT: Final = 16
 """Of each producer index, so that a repeated request still finds its answer."""

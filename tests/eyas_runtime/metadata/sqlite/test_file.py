@@ -13,8 +13,8 @@ import pytest
 
 from eyas_contract.errors import Bug, Corrupt, Fenced, Transient, UserError
 from eyas_runtime.metadata.sqlite import SQLiteMetadataStore
-from eyas_runtime.metadata.sqlite_database import Database
-from eyas_runtime.metadata.sqlite_schema import MIGRATIONS, QUERIES, SCHEMA, VERSION
+from eyas_runtime.metadata.sqlite.database import Database
+from eyas_runtime.metadata.sqlite.schema import MIGRATIONS, QUERIES, SCHEMA, VERSION
 from support.jobs import NOW, Actor, facts, prepared
 
 DUMP = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name"
@@ -70,7 +70,7 @@ def test_every_named_statement_compiles_and_is_used(tmp_path: Path) -> None:
             connection.execute(f"EXPLAIN {text}", values)
     store.close()
     folder = Path(sys.modules["eyas_runtime.metadata.sqlite"].__file__ or "").parent
-    sources = "".join(path.read_text() for path in folder.glob("sqlite*.py"))
+    sources = "".join(path.read_text() for path in folder.glob("*.py"))
     assert [name for name in QUERIES if f'"{name}"' not in sources] == []
 
 

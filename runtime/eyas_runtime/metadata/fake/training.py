@@ -11,8 +11,8 @@ from eyas_contract.errors import Closed, Conflict, UserError
 from eyas_contract.ids import Incarnation
 from eyas_contract.states import Sample
 from eyas_runtime.core.windows import content
-from eyas_runtime.metadata.fake_capture import FakeCapture
-from eyas_runtime.metadata.fake_state import GangRow
+from eyas_runtime.metadata.fake.capture import FakeCapture
+from eyas_runtime.metadata.fake.state import GangRow
 from eyas_runtime.metadata.port import GangState
 
 

@@ -1,7 +1,7 @@
 """What the themes of the SQLite store share: rows as values, guards, and the one way in which samples change state.
 
-A theme (`sqlite_capture`, `sqlite_training`, ...) is a class over `SQLiteBase`; `sqlite.SQLiteMetadataStore` is all of
-them together. A public method opens at most one transaction and calls helpers that expect to be inside it.
+A theme (`capture`, `training`, ...) is a class over `SQLiteBase`; `store.SQLiteMetadataStore` is all of them together.
+A public method opens at most one transaction and calls helpers that expect to be inside it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from eyas_contract.states import Sample, SampleEvent, after
 from eyas_runtime.core.prompts import Prompts
 from eyas_runtime.core.sequence import Schedule
 from eyas_runtime.metadata.port import JobFacts
-from eyas_runtime.metadata.sqlite_database import Database, Row, Value
+from eyas_runtime.metadata.sqlite.database import Database, Row, Value
 
 INCIDENTS_KEPT: Final = 256
 CHUNK_SAMPLES: Final = 1 << 16

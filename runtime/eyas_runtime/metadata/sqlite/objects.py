@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from eyas_contract import wire
 from eyas_contract.ids import ObjectKey, generation_of
 from eyas_runtime.metadata.port import StoredObject, Usage
-from eyas_runtime.metadata.sqlite_base import SQLiteBase
-from eyas_runtime.metadata.sqlite_database import Row
+from eyas_runtime.metadata.sqlite.base import SQLiteBase
+from eyas_runtime.metadata.sqlite.database import Row
 
 
 class Objects(SQLiteBase):

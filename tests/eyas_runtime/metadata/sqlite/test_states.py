@@ -10,7 +10,7 @@ import pytest
 from eyas_contract.errors import Bug, Conflict
 from eyas_contract.states import SAMPLE_TRANSITIONS, Sample, SampleEvent, after
 from eyas_runtime.metadata.sqlite import SQLiteMetadataStore
-from eyas_runtime.metadata.sqlite_schema import QUERIES, SCHEMA
+from eyas_runtime.metadata.sqlite.schema import QUERIES, SCHEMA
 from support.jobs import facts
 
 PAIRS = list(product(Sample, SampleEvent))

@@ -13,7 +13,7 @@ from eyas_contract.ids import SEQUENCE_MAX, Incarnation
 from eyas_contract.states import Sample, SampleEvent
 from eyas_runtime.checkpoint.names import parse_directory
 from eyas_runtime.core import recovery
-from eyas_runtime.metadata.sqlite_checkpoints import Checkpoints
+from eyas_runtime.metadata.sqlite.checkpoints import Checkpoints
 
 
 class Recovery(Checkpoints):

@@ -3,8 +3,8 @@
 from eyas_contract import wire
 from eyas_contract.errors import Closed, Conflict, Fenced, UserError
 from eyas_runtime.core.retention import RecordedCheckpoint, garbage_checkpoints
-from eyas_runtime.metadata.fake_state import CheckpointRow, GangRow
-from eyas_runtime.metadata.fake_training import FakeTraining
+from eyas_runtime.metadata.fake.state import CheckpointRow, GangRow
+from eyas_runtime.metadata.fake.training import FakeTraining
 
 
 class FakeCheckpoints(FakeTraining):

@@ -6,12 +6,9 @@ a test proves that both give the same tables. Statements in `queries.sql` begin 
 
 import re
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from eyas_contract.errors import Bug, UserError
-
-if TYPE_CHECKING:
-    from eyas_runtime.metadata.sqlite_database import Database
+from eyas_contract.errors import Bug
 
 APPLICATION_ID: Final = 0x45594153
 """'EYAS', in the file's header."""
@@ -19,7 +16,7 @@ _NAME: Final = re.compile(r"^-- name: ([a-z_]+)$", re.MULTILINE)
 
 
 def _text(name: str) -> str:
-    return files("eyas_runtime.metadata").joinpath(name).read_text("utf-8")
+    return files("eyas_runtime.metadata.sqlite").joinpath(name).read_text("utf-8")
 
 
 def _queries() -> dict[str, str]:
@@ -31,7 +28,7 @@ def _queries() -> dict[str, str]:
 
 
 def _migrations() -> tuple[str, ...]:
-    folder = files("eyas_runtime.metadata").joinpath("migrations")
+    folder = files("eyas_runtime.metadata.sqlite").joinpath("migrations")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     if names != [f"{number:04d}.sql" for number in range(1, len(names) + 1)]:
         raise Bug(f"migrations must be numbered 0001.sql, 0002.sql, ... and are {names}")
@@ -43,19 +40,3 @@ MIGRATIONS: Final = _migrations()
 SCHEMA: Final = _text("schema.sql")
 VERSION: Final = len(MIGRATIONS)
 """`user_version` of a file that this code understands: the number of migrations."""
-
-
-def migrate(database: "Database") -> None:
-    """Bring the file to `VERSION`, one transaction a migration. Raises `UserError` for a newer file."""
-    found = database.integer("user_version")
-    if found > VERSION:
-        raise UserError(
-            f"{database.path} was written by a newer version of Eyas (schema {found}, this one knows {VERSION}): "
-            "use that version"
-        )
-    for number in range(found, VERSION):
-        with database.transaction():
-            if number == 0:
-                database.script(f"PRAGMA application_id = {APPLICATION_ID};")
-            database.script(MIGRATIONS[number])
-            database.script(f"PRAGMA user_version = {number + 1};")

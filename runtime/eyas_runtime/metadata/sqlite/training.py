@@ -9,8 +9,8 @@ import msgspec
 from eyas_contract import wire
 from eyas_contract.errors import Conflict, UserError
 from eyas_contract.ids import Incarnation
-from eyas_runtime.metadata.sqlite_base import GangRow
-from eyas_runtime.metadata.sqlite_orders import Orders
+from eyas_runtime.metadata.sqlite.base import GangRow
+from eyas_runtime.metadata.sqlite.orders import Orders
 
 METRICS_MAX: Final = 500
 

@@ -8,8 +8,8 @@ from eyas_contract.ids import LeaseToken, object_key, sample_id
 from eyas_contract.refs import SCHEMA_VERSION, SampleRef
 from eyas_contract.states import Sample
 from eyas_runtime.core.prompts import capture_tasks
-from eyas_runtime.metadata.fake_needs import FakeNeeds
-from eyas_runtime.metadata.fake_state import KeyRow, LeaseRow, ObjectRow
+from eyas_runtime.metadata.fake.needs import FakeNeeds
+from eyas_runtime.metadata.fake.state import KeyRow, LeaseRow, ObjectRow
 from eyas_runtime.metadata.port import LeaseGrant, LiveLease, Suspect
 
 

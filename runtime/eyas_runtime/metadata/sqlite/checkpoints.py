@@ -9,8 +9,8 @@ import msgspec
 from eyas_contract import wire
 from eyas_contract.errors import Closed, Conflict, Fenced, UserError
 from eyas_runtime.core.retention import RecordedCheckpoint, garbage_checkpoints
-from eyas_runtime.metadata.sqlite_base import GangRow
-from eyas_runtime.metadata.sqlite_training import Training
+from eyas_runtime.metadata.sqlite.base import GangRow
+from eyas_runtime.metadata.sqlite.training import Training
 
 
 class Checkpoints(Training):

@@ -7,7 +7,7 @@ from eyas_contract.errors import UserError
 from eyas_contract.states import SampleEvent
 from eyas_runtime.core.prompts import Prompts, estimated_bytes
 from eyas_runtime.core.sequence import Schedule
-from eyas_runtime.metadata.fake_state import FakeBase
+from eyas_runtime.metadata.fake.state import FakeBase
 from eyas_runtime.metadata.port import GroupNeed
 
 

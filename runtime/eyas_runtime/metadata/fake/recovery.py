@@ -7,8 +7,8 @@ from eyas_contract.states import Sample, SampleEvent
 from eyas_runtime.checkpoint.names import parse_directory
 from eyas_runtime.core import recovery
 from eyas_runtime.core.retention import RecordedCheckpoint
-from eyas_runtime.metadata.fake_checkpoints import FakeCheckpoints
-from eyas_runtime.metadata.fake_state import CheckpointRow, GangRow
+from eyas_runtime.metadata.fake.checkpoints import FakeCheckpoints
+from eyas_runtime.metadata.fake.state import CheckpointRow, GangRow
 
 
 class FakeRecovery(FakeCheckpoints):
