@@ -1,11 +1,8 @@
 """Deletes what nobody needs, finds what is missing, measures the pool. One thread; the only place of blob calls.
 
 Two different things are deleted. *Released* objects have a row that says so; they go lazily, and the row goes after the
-object, so that a crash in between repeats a harmless delete. *Orphans* have no row: the pool is listed FIRST, and only
-then is each key looked up; a key that is in no row and no live lease after the listing can never be committed any
-more, because keys are minted for one lease and never again. Keys of a higher store epoch are somebody else's.
-
-A row whose object is not in the listing is looked at once more (it may be younger than the listing) and then lost.
+object, so that a crash in between repeats a harmless delete. *Orphans* have no row; how they are told from what is
+just being committed, and how a row without an object becomes a lost sample, is in `sweep`.
 Nothing here is needed for progress in the next seconds: whatever fails is logged and tried again.
 """
 
@@ -13,21 +10,20 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from eyas_contract.errors import EyasError
-from eyas_contract.ids import ObjectKey, key_prefix
-from eyas_runtime.core.retention import sweep_candidates, sweepable
+from eyas_contract.ids import ObjectKey
 from eyas_runtime.failpoints import hit
 from eyas_runtime.features.blobs.port import BlobStore
 from eyas_runtime.metadata.port import StoredObject
 from eyas_runtime.metadata.service.job import Job
 from eyas_runtime.metadata.service.prometheus import Telemetry
+from eyas_runtime.metadata.service.sweep import BATCH, Listing, missing_objects, sweep_orphans
 from eyas_runtime.metadata.service.waiting import Topic
 
 _log: Final = logging.getLogger(__name__)
 T = TypeVar("T")
-BATCH: Final = 256
 SWEEP_SECONDS: Final = 60.0
 SWEEP_SECONDS_MIN: Final = 5.0
 """Between two sweeps, however often one is asked for; and the rhythm after the job is complete."""
@@ -192,48 +188,31 @@ class Sweeper:
         if blobs is None:
             return (0, 0)
         facts = self._worker.call(lambda: self._job().facts)
-        listed = {blob.key: blob.length for blob in blobs.list(key_prefix(facts.job_uid))}
-        hit("sweep.after_list")
-        orphans = 0
-        candidates = sweep_candidates(listed, job_uid=facts.job_uid, store_epoch=facts.store_epoch)
-        for start in range(0, len(candidates), BATCH):
-            batch = candidates[start : start + BATCH]
-            live = self._worker.call(lambda keys=batch: self._job().store.live_keys(keys))  # type: ignore[misc]
-            orphans += sum(blobs.delete(key) for key in sweepable(batch, live))
-        self._telemetry.deleted("orphan", orphans)
+        found = sweep_orphans(blobs, job_uid=facts.job_uid, store_epoch=facts.store_epoch, live=self._live_keys)
+        self._telemetry.deleted("orphan", found.deleted)
         blobs.sweep_temporary(writers_are_gone=self._worker.call(lambda: self._job().is_complete()))
-        return (orphans, self._find_missing(blobs, listed))
+        return (found.deleted, self._find_missing(blobs, found.listing))
 
-    def _find_missing(self, blobs: BlobStore, listed: dict[str, int | None]) -> int:
+    def _live_keys(self, keys: Sequence[ObjectKey]) -> frozenset[ObjectKey]:
+        return self._worker.call(lambda: self._job().store.live_keys(keys))
+
+    def _find_missing(self, blobs: BlobStore, listing: Listing) -> int:
         missing, after = 0, None
         while not self._stop.is_set():
             page: Sequence[StoredObject] = self._worker.call(
                 lambda cursor=after: self._job().store.resident(after=cursor, limit=BATCH)  # type: ignore[misc]
             )
-            suspects = [each.key for each in page if not _is_listed(each, listed)]
-            if suspects:
-                absent = [key for key, there in zip(suspects, blobs.exists_many(suspects), strict=True) if not there]
-                absent += [each.key for each in page if _has_wrong_length(each, listed)]
-                missing += self._worker.call(lambda keys=tuple(absent): self._mark_missing(keys))  # type: ignore[misc]
+            absent = missing_objects(blobs, page, listing)
+            if absent:
+                missing += self._worker.call(lambda keys=absent: self._mark_missing(keys))  # type: ignore[misc]
             if len(page) < BATCH:
                 break
             after = page[-1].key
         return missing
 
     def _mark_missing(self, keys: Sequence[ObjectKey]) -> int:
-        if not keys:
-            return 0
         job = self._job()
         count = job.store.mark_missing(keys, reason="not in the feature store", now=job.clock.wall())
         if count:
             job.touch(Topic.CAPTURE, Topic.WINDOWS)
         return count
-
-
-def _is_listed(row: StoredObject, listed: dict[str, int | None]) -> bool:
-    return row.key in listed and not _has_wrong_length(row, listed)
-
-
-def _has_wrong_length(row: StoredObject, listed: dict[str, Any]) -> bool:
-    length = listed.get(row.key)
-    return length is not None and length != row.length
