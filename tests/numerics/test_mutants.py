@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EAGLE3 = "eyas_runtime/train/eagle3"
 NUMERICS = ("tests/numerics/test_alignment.py", "tests/numerics/test_unroll.py")
+PACKING = ("tests/numerics/test_packing.py",)
 BATCH = ("tests/eyas_runtime/train/eagle3/test_batch.py",)
 SECONDS_MAX = 300
 
@@ -34,32 +35,38 @@ MUTANTS = {
     "mask-shifted-too": Mutant(file="batch.py", old="sample.loss_mask[:-1] != 0", new="sample.loss_mask[1:] != 0"),
     "last-position-not-masked": Mutant(
         file="batch.py",
-        old="mask[row, : length - 1] = sample.loss_mask[:-1] != 0",
-        new="mask[row, :length] = sample.loss_mask != 0",
+        old="mask[start:last] = sample.loss_mask[:-1] != 0",
+        new="mask[start : last + 1] = sample.loss_mask != 0",
     ),
     "denominator-from-padded-shape": Mutant(
         file="loss.py",
         old="loss.decay**k / denominator for",
-        new="loss.decay**k / (plan.batch_size * plan.padded) for",
+        new="loss.decay**k / (plan.batch_size * plan.blocks[0][1]) for",
     ),
     "decay-off-by-one": Mutant(
         file="loss.py", old="loss.decay**k / denominator for", new="loss.decay**(k + 1) / denominator for"
     ),
     "diagonal-key-of-the-wrong-step": Mutant(
         file="unroll.py",
-        old="plan.query_slots, later_keys, later_values)",
-        new="plan.query_slots, later_keys[::-1], later_values)",
+        old="plan.blocks, later_keys, later_values)",
+        new="plan.blocks, later_keys[::-1], later_values)",
     ),
     "no-diagonal-keys": Mutant(
-        file="unroll.py", old="plan.query_slots, later_keys, later_values)", new="plan.query_slots, [], [])"
+        file="unroll.py", old="plan.blocks, later_keys, later_values)", new="plan.blocks, [], [])"
     ),
     "rotary-position-without-step": Mutant(file="unroll.py", old="rotation(positions + k,", new="rotation(positions,"),
     "embedding-shift-off-by-one": Mutant(
-        file="plan.py", old="number[active_b, active_t + k]", new="number[active_b, active_t + max(k - 1, 0)]"
+        file="plan.py", old="number[active + k], -1)", new="number[active + max(k - 1, 0)], -1)"
     ),
-    "teacher-not-shifted-by-step": Mutant(file="plan.py", old="(offset - k).clamp_min(0)", new="offset"),
-    "activity-one-step-short": Mutant(file="plan.py", old="range(1, min(steps, t))", new="range(1, min(steps, t) - 1)"),
-    "holes-count": Mutant(file="plan.py", old="batch.loss_mask.cpu() & live", new="batch.loss_mask.cpu()"),
+    "teacher-not-shifted-by-step": Mutant(
+        file="plan.py", old="(supervised_flat - k).clamp_min(0)", new="supervised_flat"
+    ),
+    "activity-one-step-short": Mutant(
+        file="plan.py",
+        old="range(1, min(steps, supervised.numel()))",
+        new="range(1, min(steps, supervised.numel()) - 1)",
+    ),
+    "holes-count": Mutant(file="plan.py", old=" & live[grid.sample]", new=""),
     "sees-the-future": Mutant(
         file="attention.py",
         old="flash_attention_for_cpu(q, k, v, 0.0, True,",
@@ -90,6 +97,40 @@ MUTANTS = {
         new="(mine * value.to(torch.float64))",
     ),
     "teachers-nan-vanishes": Mutant(file="teacher.py", old="in_vocab |= ~lse.isfinite()", new="pass"),
+    "pack-sees-its-neighbours": Mutant(
+        file="plan.py",
+        old="((len(list(equal)), span) for span, equal in groupby(end for end in ends if end))",
+        new="[(1, sum(ends))] if sum(ends) else []",
+        tests=PACKING,
+    ),
+    "pack-positions-go-on": Mutant(
+        file="plan.py", old="positions=grid.column[key_flat]", new="positions=key_flat", tests=PACKING
+    ),
+    "pack-teaches-across-a-border": Mutant(
+        file="plan.py", old="torch.where(offset >= k,", new="torch.where(k >= 0,", tests=PACKING
+    ),
+    "pack-shift-crosses-a-border": Mutant(
+        file="plan.py", old="beyond[active + k] == owner", new="beyond[active + k] >= 0", tests=PACKING
+    ),
+    "pack-activity-crosses-a-border": Mutant(
+        file="plan.py",
+        old="supervised[k:] & (grid.sample[:-k] == grid.sample[k:])",
+        new="supervised[k:]",
+        tests=PACKING,
+    ),
+    "pack-blames-its-first-sample": Mutant(
+        file="plan.py",
+        old="sample, offset = grid.sample[supervised_flat],",
+        new="sample, offset = grid.sample[supervised_flat] * 0,",
+        tests=PACKING,
+    ),
+    "pack-divides-by-its-own-length": Mutant(
+        file="loss.py",
+        old="loss.decay**k / denominator for",
+        new="loss.decay**k / max(1, plan.key_rows.numel()) for",
+        tests=PACKING,
+    ),
+    "pack-keeps-its-verdicts": Mutant(file="plan.py", old=" & live[grid.sample]", new="", tests=PACKING),
     "gradient-is-a-mean-over-ranks": Mutant(
         file="parallelize.py",
         old="sharded.set_gradient_divide_factor(1.0)",
@@ -116,7 +157,7 @@ def sources(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_copy_is_what_is_tested_and_passes_unchanged(sources: Path) -> None:
-    result = run_suite(sources, (*NUMERICS, *BATCH))
+    result = run_suite(sources, (*NUMERICS, *PACKING, *BATCH))
     assert result.returncode == 0, result.stdout
     (sources / EAGLE3 / "plan.py").write_text("raise RuntimeError('the copy is imported')\n")
     assert "the copy is imported" in run_suite(sources, NUMERICS).stdout

@@ -208,4 +208,4 @@ def test_positions_without_influence_get_no_row() -> None:
     plan = make_plan(normalise([prompt_then_answer, a_sample(case.config, 30, mask=[0] * 30)], case.config), 3)
     assert plan.positions[plan.query_rows].tolist() == [13, 14, 15, 16, 17, 18]
     assert plan.key_rows.tolist() == list(range(19))
-    assert plan.span == 19
+    assert plan.blocks == ((2, 19),)

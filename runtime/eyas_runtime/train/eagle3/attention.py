@@ -4,11 +4,13 @@ Step k's query at position t sees the step-0 keys of positions 0..t and its own 
 never laid out: a fused causal kernel gives the output and the log of the softmax's denominator over step 0, the
 few diagonal scores are added to that denominator, and the two parts are weighted together. The backward pass hands
 the fused kernel the *joint* output and denominator, from which it computes exactly its own share of the gradient.
-Rows that do no work are zero in the kernel's dense layout: their gradient is zero, and no live query sees them.
+Rows that do no work are zero in the kernel's slots: their gradient is zero, and no live query sees them. The slots
+are causal blocks, one after the other (`plan.Plan.blocks`); a run of equal blocks is one call of the kernel, and no
+block sees another.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +19,10 @@ from torch import Tensor
 from eyas_runtime.train.eagle3.context import Context
 
 aten = torch.ops.aten
+
+
+Blocks = tuple[tuple[int, int], ...]
+"""Runs (n, span) of n causal blocks of `span` slots each."""
 
 
 class _Kernel(NamedTuple):
@@ -86,16 +92,45 @@ def _plain_backward(
     return grad_scores @ k.repeat_interleave(n // groups, 1), grad_k, grad_v
 
 
-def _dense(rows: Tensor, slots: Tensor, batch: int, span: int) -> Tensor:
-    """rows [R, N, E] at their slots of a zero [B, N, S, E] (a transposed view)."""
-    flat = rows.new_zeros(batch * span, *rows.shape[1:])
-    flat.index_copy_(0, slots, rows)
-    return flat.view(batch, span, *rows.shape[1:]).transpose(1, 2)
+def _dense(rows: Tensor, slots: Tensor, total: int) -> Tensor:
+    """rows [R, ...] at their slots of a zero [total, ...]."""
+    return rows.new_zeros(total, *rows.shape[1:]).index_copy_(0, slots, rows)
 
 
-def _rows(dense: Tensor, slots: Tensor) -> Tensor:
-    """Inverse of `_dense`: [B, N, S, E] at the slots, [R, N, E]."""
-    return dense.transpose(1, 2).flatten(0, 1).index_select(0, slots)
+def _runs(blocks: Blocks, *flat: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """For each run (n, span) of equal blocks: views [n, X, span, ...] of every tensor [total, X, ...]."""
+    start = 0
+    for count, span in blocks:
+        parts = (t[start : start + count * span] for t in flat)
+        yield tuple(part.view(count, span, *part.shape[1:]).transpose(1, 2) for part in parts)
+        start += count * span
+
+
+def _flat(parts: Sequence[Tensor]) -> Tensor:
+    """Inverse of `_runs` for one tensor: [n, X, span, ...] of each run to [total, X, ...]."""
+    flat = [part.transpose(1, 2).flatten(0, 1) for part in parts]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+
+def _blocks_forward(q: Tensor, k: Tensor, v: Tensor, blocks: Blocks, scale: float) -> _Kernel:
+    """Block-diagonal causal attention over slots: out [total, N, E], lse [total, N]; q, k, v likewise."""
+    kernels = [_causal_forward(a, b, c, scale) for a, b, c in _runs(blocks, q, k, v)]
+    return _Kernel(
+        _flat([part.out for part in kernels]),
+        _flat([part.lse for part in kernels]),
+        tuple(part.extra for part in kernels),
+    )
+
+
+def _blocks_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, joint: _Kernel, blocks: Blocks, scale: float
+) -> tuple[Tensor, ...]:
+    runs = zip(_runs(blocks, grad, q, k, v, joint.out, joint.lse), joint.extra, strict=True)
+    parts = [
+        _causal_backward(g, a, b, c, _Kernel(out, lse.contiguous(), extra), scale)
+        for (g, a, b, c, out, lse), extra in runs
+    ]
+    return tuple(_flat(gradients) for gradients in zip(*parts, strict=True))
 
 
 class _StepAttention(torch.autograd.Function):
@@ -103,15 +138,12 @@ class _StepAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Context, q: Tensor, k0: Tensor, v0: Tensor, slots: Tensor, scale: float, *diagonal: Tensor
+        ctx: Context, q: Tensor, k0: Tensor, v0: Tensor, slots: Tensor, blocks: Blocks, scale: float, *diagonal: Tensor
     ) -> Tensor:
-        batch, span = k0.shape[0], k0.shape[2]
-        dense_q = _dense(q, slots, batch, span)
-        kernel = _causal_forward(dense_q, k0, v0, scale)
-        out = _rows(kernel.out, slots)
-        lse = kernel.lse
+        kernel = _blocks_forward(_dense(q, slots, k0.shape[0]), k0, v0, blocks, scale)
+        out, lse = kernel.out.index_select(0, slots), kernel.lse
         if diagonal:
-            causal_lse = _rows(lse[..., None], slots)  # [R, N, 1]
+            causal_lse = lse.index_select(0, slots)[..., None]  # [R, N, 1]
             keys, values = _stack(diagonal)
             scores = _grouped(q, keys) @ keys.transpose(-1, -2)  # [R, G, N/G, k]
             scores = scores.flatten(1, 2).to(lse.dtype) * scale
@@ -119,25 +151,24 @@ class _StepAttention(torch.autograd.Function):
             weights = (scores - joint).exp().to(q.dtype)
             from_diagonal = (_grouped(weights, keys) @ values).flatten(1, 2)
             out = torch.addcmul(from_diagonal, out, (causal_lse - joint).exp().to(out.dtype))
-            lse = lse.transpose(1, 2).flatten(0, 1).index_copy(0, slots, joint.squeeze(-1))
-            lse = lse.view(batch, span, -1).transpose(1, 2).contiguous()
+            lse = lse.index_copy(0, slots, joint.squeeze(-1))
         ctx.save_for_backward(q, k0, v0, slots, out, lse, *diagonal)
-        ctx.scale, ctx.extra = scale, kernel.extra
+        ctx.blocks, ctx.scale, ctx.extra = blocks, scale, kernel.extra
         return out
 
     @staticmethod
     def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad: Tensor = grads[0].contiguous()
         q, k0, v0, slots, out, lse, *diagonal = ctx.saved_tensors
-        batch, span, scale = k0.shape[0], k0.shape[2], ctx.scale
-        joint = _Kernel(_dense(out, slots, batch, span), lse, ctx.extra)
-        dense_grad, dense_q = _dense(grad, slots, batch, span), _dense(q, slots, batch, span)
-        grad_dense_q, grad_k0, grad_v0 = _causal_backward(dense_grad, dense_q, k0, v0, joint, scale)
-        grad_q = _rows(grad_dense_q, slots)
+        total, scale = k0.shape[0], ctx.scale
+        joint = _Kernel(_dense(out, slots, total), lse, ctx.extra)
+        dense_grad, dense_q = _dense(grad, slots, total), _dense(q, slots, total)
+        grad_dense_q, grad_k0, grad_v0 = _blocks_backward(dense_grad, dense_q, k0, v0, joint, ctx.blocks, scale)
+        grad_q = grad_dense_q.index_select(0, slots)
         if not diagonal:
-            return grad_q, grad_k0, grad_v0, None, None
+            return grad_q, grad_k0, grad_v0, None, None, None
         keys, values = _stack(diagonal)
-        row_lse = _rows(lse[..., None], slots)
+        row_lse = lse.index_select(0, slots)[..., None]
         grouped_q, grouped_grad = _grouped(q, keys), _grouped(grad, keys)
         scores = (grouped_q @ keys.transpose(-1, -2)).flatten(1, 2).to(lse.dtype) * scale
         weights = (scores - row_lse).exp()
@@ -147,7 +178,7 @@ class _StepAttention(torch.autograd.Function):
         grad_q = grad_q + (grad_scores @ keys).flatten(1, 2)
         grad_keys = (grad_scores.transpose(-1, -2) @ grouped_q).unbind(2)
         grad_values = (_grouped(weights.to(q.dtype), keys).transpose(-1, -2) @ grouped_grad).unbind(2)
-        return grad_q, grad_k0, grad_v0, None, None, *grad_keys, *grad_values
+        return grad_q, grad_k0, grad_v0, None, None, None, *grad_keys, *grad_values
 
 
 def _stack(diagonal: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -161,15 +192,16 @@ def _grouped(x: Tensor, keys: Tensor) -> Tensor:
 
 
 def step_attention(
-    q: Tensor, k0: Tensor, v0: Tensor, slots: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]
+    q: Tensor, k0: Tensor, v0: Tensor, slots: Tensor, blocks: Blocks, keys: Sequence[Tensor], values: Sequence[Tensor]
 ) -> Tensor:
     """Attend from the active rows; [R, N, E], differentiable in everything but `slots`.
 
-    q [R, N, E] rotated queries; k0, v0 [B, G, S, E] step 0's keys and values; slots int64 [R] = b * S + t;
-    `keys` and `values` hold [R, G, E] of each later step so far, this one included, and are empty at step 0.
+    q [R, N, E] rotated queries; k0, v0 [total, G, E] step 0's keys and values by slot; slots int64 [R]; `blocks` say
+    which slots belong together, and their n x span add up to `total`; `keys` and `values` hold [R, G, E] of each later
+    step so far, this one included, and are empty at step 0.
     """
     scale = 1.0 / math.sqrt(q.shape[-1])
-    out: Tensor = _StepAttention.apply(q, k0, v0, slots, scale, *keys, *values)  # type: ignore[no-untyped-call]
+    out: Tensor = _StepAttention.apply(q, k0, v0, slots, blocks, scale, *keys, *values)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -177,17 +209,17 @@ class _Scatter(torch.autograd.Function):
     """Rows to their slots; the gradient is a gather, which no device needs atomics for."""
 
     @staticmethod
-    def forward(ctx: Context, rows: Tensor, slots: Tensor, batch: int, span: int) -> Tensor:
+    def forward(ctx: Context, rows: Tensor, slots: Tensor, blocks: Blocks) -> Tensor:
         ctx.save_for_backward(slots)
-        return _dense(rows, slots, batch, span)
+        return _dense(rows, slots, sum(count * span for count, span in blocks))
 
     @staticmethod
-    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor, None, None]:
         (slots,) = ctx.saved_tensors
-        return _rows(grads[0], slots), None, None, None
+        return grads[0].index_select(0, slots), None, None
 
 
-def scatter(rows: Tensor, slots: Tensor, batch: int, span: int) -> Tensor:
-    """Differentiable [P, G, E] -> [B, G, S, E], zero where there is no row."""
-    out: Tensor = _Scatter.apply(rows, slots, batch, span)  # type: ignore[no-untyped-call]
+def scatter(rows: Tensor, slots: Tensor, blocks: Blocks) -> Tensor:
+    """Differentiable [P, G, E] -> [total, G, E] over the slots of `blocks`, zero where there is no row."""
+    out: Tensor = _Scatter.apply(rows, slots, blocks)  # type: ignore[no-untyped-call]
     return out

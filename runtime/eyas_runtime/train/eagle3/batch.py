@@ -2,13 +2,15 @@
 
 For a sample of L tokens the batch holds, at position t: aux(t), token t+1 and the target's last hidden state at
 t+1, zeros at t = L-1, and loss_mask(t) unshifted with its last position always 0. So position t uses aux(t) and the
-embedding of token t+1 to learn the target's distribution of token t+2. Unequal lengths are padded on the right; a
-hole (dead letter, missing place of a rank's share) has weight 0. Nothing that padding or a hole holds can reach a
-loss or a gradient, not even a NaN: `plan` gives such positions no row.
+embedding of token t+1 to learn the target's distribution of token t+2. Samples of unequal lengths are padded on the
+right, or packed: laid end to end in one row, each with positions of its own. A hole (dead letter, missing place of a
+rank's share) has weight 0. Nothing that padding, a hole or a neighbour holds can reach a sample's loss or gradient,
+not even a NaN: `plan` gives padding and holes no row, and no sample another's keys.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -33,7 +35,7 @@ class Captured:
 
 
 class Batch(NamedTuple):
-    """Padded, shifted samples of one micro-batch, all on one device."""
+    """Shifted samples of one micro-batch, all on one device: padded to [B, T], or packed, as a single row [1, T]."""
 
     input_ids: Tensor
     """int64 [B, T]: token t+1 at position t, 0 at the end and in padding."""
@@ -44,9 +46,16 @@ class Batch(NamedTuple):
     target: Tensor
     """Float [B, T, A]: last hidden state of position t+1 at position t, zeros at the end and in padding."""
     lengths: tuple[int, ...]
-    """True lengths L."""
+    """True lengths L; a hole's is 1 in a padded batch, 0 in a packed one."""
+    starts: tuple[int, ...]
+    """Flat position (row * T + column) of each sample's first token."""
     weights: tuple[float, ...]
     """1 for a live sample, 0 for a hole."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether samples share a row; a single sample is the same either way."""
+        return self.input_ids.shape[0] != len(self.lengths)
 
 
 def normalise(
@@ -54,9 +63,10 @@ def normalise(
     config: DraftConfig,
     *,
     max_length: int | None = None,
+    packed: bool = False,
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Shift, mask, cut to `max_length` and pad `samples`; `None` is a hole of weight 0.
+    """Shift, mask, cut to `max_length` and pad (or pack) `samples`; `None` is a hole of weight 0.
 
     Raises `Corrupt` if a sample's shapes or token ids contradict each other or the draft's shape.
     """
@@ -64,29 +74,32 @@ def normalise(
         raise ValueError("a batch needs at least one place; give None for a hole")
     limit = min(max_length or config.max_position, config.max_position)
     flat = [None if s is None else _cut(s, config, limit) for s in samples]
-    lengths = tuple(1 if s is None else s.input_ids.shape[0] for s in flat)
-    b, t, a = len(flat), max(lengths), config.target_hidden_size
+    lengths = tuple(int(not packed) if s is None else s.input_ids.shape[0] for s in flat)
+    a = config.target_hidden_size
+    b, t = (1, max(sum(lengths), 1)) if packed else (len(flat), max(lengths))
+    starts = tuple(accumulate(lengths[:-1], initial=0)) if packed else tuple(range(0, b * t, t))
     first = next((s for s in flat if s is not None), None)
     aux_dtype = first.aux_hidden_state.dtype if first else torch.float32
     target_dtype = first.hidden_state.dtype if first else torch.float32
-    input_ids = torch.zeros(b, t, dtype=torch.int64)
-    mask = torch.zeros(b, t, dtype=torch.bool)
-    aux = torch.zeros(b, t, AUX_LAYERS * a, dtype=aux_dtype)
-    target = torch.zeros(b, t, a, dtype=target_dtype)
-    for row, sample in enumerate(flat):
+    input_ids = torch.zeros(b * t, dtype=torch.int64)
+    mask = torch.zeros(b * t, dtype=torch.bool)
+    aux = torch.zeros(b * t, AUX_LAYERS * a, dtype=aux_dtype)
+    target = torch.zeros(b * t, a, dtype=target_dtype)
+    for start, length, sample in zip(starts, lengths, flat, strict=True):
         if sample is None:
             continue
-        length = lengths[row]
-        input_ids[row, : length - 1] = sample.input_ids[1:]
-        target[row, : length - 1] = sample.hidden_state[1:]
-        aux[row, :length] = sample.aux_hidden_state
-        mask[row, : length - 1] = sample.loss_mask[:-1] != 0
+        last = start + length - 1
+        input_ids[start:last] = sample.input_ids[1:]
+        target[start:last] = sample.hidden_state[1:]
+        aux[start : last + 1] = sample.aux_hidden_state
+        mask[start:last] = sample.loss_mask[:-1] != 0
     return Batch(
-        input_ids=input_ids.to(device),
-        loss_mask=mask.to(device),
-        aux=aux.to(device),
-        target=target.to(device),
+        input_ids=input_ids.view(b, t).to(device),
+        loss_mask=mask.view(b, t).to(device),
+        aux=aux.view(b, t, -1).to(device),
+        target=target.view(b, t, -1).to(device),
         lengths=lengths,
+        starts=starts,
         weights=tuple(0.0 if s is None else 1.0 for s in flat),
     )
 

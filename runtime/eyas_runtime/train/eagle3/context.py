@@ -11,6 +11,8 @@ class Context(Protocol):
 
     saved_tensors: tuple[Tensor, ...]
     needs_input_grad: tuple[bool, ...]
+    blocks: tuple[tuple[int, int], ...]
+    """Causal blocks of the attention's slots."""
     scale: float
     """Scale of the attention's scores."""
     extra: tuple[object, ...]

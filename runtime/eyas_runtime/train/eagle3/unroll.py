@@ -85,8 +85,8 @@ def unroll(draft: Draft, batch: Batch, plan: Plan, steps: int) -> list[Tensor]:
     embed_qkv = torch.cat((linear(embedded.index_select(0, plan.query_rows), w.embed_q), kv[plan.query_rows]), 1)
     k0, v0 = _heads(kv + linear(normed, w.hidden_kv), config.head_dim).chunk(2, dim=1)
     turn = rotation(plan.positions, config.head_dim, config.rope_theta, dtype)
-    keys = scatter(rotate(k0, turn), plan.key_slots, plan.batch_size, plan.span)
-    values = scatter(v0, plan.key_slots, plan.batch_size, plan.span)
+    keys = scatter(rotate(k0, turn), plan.key_slots, plan.blocks)
+    values = scatter(v0, plan.key_slots, plan.blocks)
 
     hidden = fused.index_select(0, plan.query_rows)
     positions = plan.positions.index_select(0, plan.query_rows)
@@ -104,7 +104,7 @@ def unroll(draft: Draft, batch: Batch, plan: Plan, steps: int) -> list[Tensor]:
             q, key = rotate(qk, turn).tensor_split((config.num_heads,), dim=1)
             later_keys.append(key)
             later_values.append(v)
-        attended = step_attention(q, keys, values, plan.query_slots, later_keys, later_values)
+        attended = step_attention(q, keys, values, plan.query_slots, plan.blocks, later_keys, later_values)
         hidden = _finish(draft, w, hidden, attended)
         outputs.append(draft.norm(hidden))
         if config.norm_output:
