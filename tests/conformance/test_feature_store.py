@@ -295,6 +295,21 @@ def test_gc_without_a_hold_age_frees_nothing(make: Make, job_uid: JobUid) -> Non
     store.get(ref)
 
 
+def test_what_was_handed_over_is_read_and_freed_as_before(make: Make, blobs: BlobStore, job_uid: JobUid) -> None:
+    store = make(max_hold_age_seconds=60.0, clock=lambda: 0.0, retain_on_release=True)
+    ref, read = (store.put(new_tensors(), new_task(job_uid, sequence=n), METADATA) for n in range(2))
+    _, handle = store.get(read)
+    for each in (ref, read, read):
+        store.hand_over(each)
+    assert store.health()["resident_bytes"] == 0
+    assert store.gc(now=61.0).force_freed == 0
+    store.release(handle)
+    assert store._residency._entries == {}
+    store.abort(ref)
+    drain(store)
+    assert stored(blobs, job_uid) == {read.key}
+
+
 def test_a_freed_sample_waiting_for_deletion_does_not_endanger_a_new_put(make: Make, job_uid: JobUid) -> None:
     # SpecForge's next gc then removed the fresh objects.
     store = make()

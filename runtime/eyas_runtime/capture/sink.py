@@ -12,8 +12,14 @@ class StoreSink:
         self._store = store
 
     def put(self, task: PromptTask, features: Features, *, fingerprint: str) -> SampleRef:
-        """Store one sample under `task.key`; a repeat with equal tensors succeeds. Raises `StoreFull`, `Transient`."""
-        return self._store.put(features, task, metadata_of(features, fingerprint))
+        """Store one sample under `task.key`; a repeat with equal tensors succeeds. Raises `StoreFull`, `Transient`.
+
+        Its lease names the key, so the service releases or sweeps the object; a producer that remembered each one would
+        grow for as long as the job runs.
+        """
+        ref = self._store.put(features, task, metadata_of(features, fingerprint))
+        self._store.hand_over(ref)
+        return ref
 
 
 def metadata_of(features: Features, fingerprint: str) -> SampleMetadata:

@@ -3,7 +3,7 @@
 Leases and caps of the *job* are the metadata service's. What is kept here is what only this process can know: views it
 handed out, deletions that the store refused for now, and the bytes for which it is responsible. Everything changes
 under one lock, so that two puts cannot pass the cap together and a free cannot cross a new lease. Nothing here grows
-with the number of samples that went through: an entry ends with its object.
+with the number of samples that went through: an entry ends with its object, or when the object is handed over.
 """
 
 import secrets
@@ -104,6 +104,17 @@ class Residency:
                 self._keys_by_lease.pop(token, None)
             self._bytes -= entry.nbytes
             return entry.nbytes
+
+    def hand_over(self, key: str) -> None:
+        """Somebody else answers for the object from now on: it counts no longer, and only views of it are kept here."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return
+            self._bytes -= entry.nbytes
+            entry.nbytes, entry.put_at = 0, None
+            if not entry.leases and not entry.freeing:
+                del self._entries[key]
 
     def pending(self) -> list[str]:
         """Keys whose deletion was decided and not done."""

@@ -160,6 +160,13 @@ class FeatureStore:
         key = sample.key if isinstance(sample, SampleRef) else valid_key(sample)
         self._free(key, spare_leased=False)
 
+    def hand_over(self, ref: SampleRef) -> None:
+        """The metadata service answers for the object of `ref` now, as for all that producers put: stop counting it.
+
+        It neither fills `max_resident_bytes` nor ends by `gc` here; `abort` still frees it. A repeat does nothing.
+        """
+        self._residency.hand_over(ref.key)
+
     def gc(self, now: float | None = None, leased_elsewhere: Set[str] = frozenset()) -> GcResult:
         """Free what this process put longer than the hold age ago and nobody leases, and retry refused deletions.
 

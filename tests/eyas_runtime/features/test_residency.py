@@ -68,6 +68,11 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.freeing.discard(key)
         self.leases = {token: leased for token, leased in self.leases.items() if leased != key}
 
+    @rule(key=KEYS)
+    def hand_over(self, key: str) -> None:
+        self.real.hand_over(key)
+        self.bytes.pop(key, None)
+
     @invariant()
     def totals_agree(self) -> None:
         totals = self.real.totals(0.0)
@@ -90,6 +95,9 @@ def test_nothing_stays_behind_of_samples_that_went_through() -> None:
         assert residency.end_lease(token) == key
         assert residency.begin_free(key, spare_leased=True)
         residency.forget(key)
+    for number in range(1000):
+        residency.reserve(f"handed-over{number}", 1, 0.0)
+        residency.hand_over(f"handed-over{number}")
     for number in range(1000):
         token = residency.lease(f"read-only{number}")
         residency.end_lease(token)
