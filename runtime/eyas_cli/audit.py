@@ -37,13 +37,13 @@ def audit_of(run: Run) -> wire.AuditReply:
 def report(workdir: Path, *, as_json: bool) -> int:
     """Print the audit; exit code 1 when a sample is missing or was trained twice in a finished run."""
     run = Run(workdir)
-    audit = audit_of(run)
+    audit, ended = audit_of(run), bool(run.result())
     if as_json:
         print(json.dumps(_camel(audit)))
     else:
         for name, value in _camel(audit).items():
             print(f"{name:<16} {value}")
-    broken = audit.trained_twice > 0 or (bool(run.result()) and audit.missing > 0)
+    broken = audit.trained_twice > 0 or (ended and audit.missing > 0)
     return Exit.CRASH if broken else Exit.DONE
 
 

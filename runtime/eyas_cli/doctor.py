@@ -16,13 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from eyas_cli.runs import Run
 from eyas_contract.env import MASTER_PORT, METADATA_PORT
+from eyas_contract.errors import Corrupt, UserError
 from eyas_contract.exits import Exit
 
 Level = Literal["ok", "warning", "error"]
 _SIGNS: Final = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 DISK_BYTES_MIN = 5 << 30
 MEMORY_BYTES_MIN = 6 << 30
+ROOT_MARKER = "eyas-checkpoints.json"
 PROBE_SECONDS = 120
 """A cold import of torch from a slow disk."""
 
@@ -58,11 +61,16 @@ def run_folder(workdir: Path) -> Iterator[Check]:
         yield Check("workdir", "error", f"{workdir} is not a folder; start with eyas local run JOB.yaml --workdir DIR")
         return
     yield _disk(workdir)
-    result = workdir / "result.json"
-    if result.exists():
-        yield Check("result", "ok", f"the run ended: {json.loads(result.read_text())['state']}")
+    try:
+        run = Run(workdir)
+    except UserError as error:
+        yield Check("run", "warning", str(error))
+        return
+    yield _files(run)
     for claim in sorted((workdir / "claims").glob("metadata-*")):
         yield _database(claim / "metadata.sqlite")
+    for marker in sorted((workdir / "claims").glob(f"checkpoints/*/{ROOT_MARKER}")):
+        yield from _checkpoints(marker.parent)
 
 
 def report(workdir: Path | None, *, as_json: bool) -> int:
@@ -121,6 +129,26 @@ def _loopback(address: str, port: int) -> Check:
         except OSError as error:
             return Check(f"port {port}", "warning", f"{address}:{port} cannot be bound: {error.strerror}")
     return Check(f"port {port}", "ok", f"{address}:{port} is free")
+
+
+def _files(run: Run) -> Check:
+    """The run's own records."""
+    try:
+        ended = run.result().get("state", "")
+        state = run.typed_status().state or "Pending"
+        run.processes()
+    except Corrupt as error:
+        return Check("run", "error", str(error))
+    return Check("run", "ok", f"the run ended: {ended}" if ended else f"the run is {state}")
+
+
+def _checkpoints(root: Path) -> Iterator[Check]:
+    from eyas_runtime.checkpoint.inspection import inspect
+
+    for directory, problem in inspect(root):
+        advice = ": it is not used; the run goes back to the newest sound one"
+        text = f"{directory} is damaged ({problem}){advice}" if problem else f"{directory.name} is sound"
+        yield Check("checkpoint", "error" if problem else "ok", text)
 
 
 def _database(path: Path) -> Check:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from eyas_cli import local
+from eyas_cli.machine import of_machine
 from eyas_contract.errors import EyasError
 from eyas_contract.exits import Exit
 
@@ -136,3 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(Exit.TEMPORARY)
     except BrokenPipeError:
         sys.exit(Exit.DONE)
+    except OSError as error:
+        sentence, code = of_machine(error)
+        print(sentence, file=sys.stderr)
+        sys.exit(code)

@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from pydantic import ValidationError
 
 from eyas_contract import wire
 from eyas_contract.client import MetadataClient
 from eyas_contract.env import METADATA_PORT, TOKEN_READER
-from eyas_contract.errors import Transient, UserError
+from eyas_contract.errors import Corrupt, Transient, UserError
+from eyas_operator.api.status import JobStatus, first_reason, load_status
 
 CALL_SECONDS = 3.0
 METRICS_FILE = "metrics.jsonl"
+RESULT_KEYS = frozenset({"state", "steps", "weightsSha256"})
+"""What is read of a result here; a file without them is not one."""
+
+
+_ADVICE = {"result.json": "; eyas local run with the same folder writes it again"}
 
 
 class LocalProcess(msgspec.Struct, frozen=True):
@@ -47,27 +54,46 @@ class Run:
         return str(self._json("identity.json").get("name") or self.workdir.resolve().name)
 
     def processes(self) -> tuple[LocalProcess, ...]:
-        """Live processes; empty when nothing runs."""
+        """Live processes; empty when nothing runs. Raises `Corrupt`."""
+        path = self.workdir / "processes.json"
         try:
-            raw = (self.workdir / "processes.json").read_bytes()
+            return msgspec.json.decode(path.read_bytes(), type=tuple[LocalProcess, ...])
         except FileNotFoundError:
             return ()
-        return msgspec.json.decode(raw, type=tuple[LocalProcess, ...])
+        except msgspec.DecodeError as error:
+            raise Corrupt(
+                f"{path} is damaged ({error}): delete it; eyas local run with the same folder writes it again"
+            ) from error
 
     def resource_status(self) -> dict[str, Any]:
-        """The job's status as in the custom resource."""
+        """The job's status as in the custom resource. Raises `Corrupt`."""
         return self._json("status.json")
 
+    def typed_status(self) -> JobStatus:
+        """`resource_status` as the operator reads it. Raises `Corrupt`."""
+        try:
+            return load_status(self.resource_status())
+        except ValidationError as error:
+            raise Corrupt(f"{self.workdir / 'status.json'} is damaged: {first_reason(error)}") from error
+
     def result(self) -> dict[str, Any]:
-        """result.json, empty while the run goes on."""
-        return self._json("result.json")
+        """result.json, empty while the run goes on. Raises `Corrupt`."""
+        found = self._json("result.json")
+        if found and not found.keys() >= RESULT_KEYS:
+            raise Corrupt(f"{self.workdir / 'result.json'} is damaged: it is no result{_ADVICE['result.json']}")
+        return found
 
     def _json(self, name: str) -> dict[str, Any]:
+        path = self.workdir / name
         try:
-            content = json.loads((self.workdir / name).read_text())
+            content = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
-        return content if isinstance(content, dict) else {}
+        except ValueError as error:
+            raise Corrupt(f"{path} is damaged: {error}{_ADVICE.get(name, '')}") from error
+        if not isinstance(content, dict):
+            raise Corrupt(f"{path} is damaged: it holds no JSON object{_ADVICE.get(name, '')}")
+        return content
 
     @cached_property
     def client(self) -> MetadataClient:
@@ -119,6 +145,13 @@ class Run:
         if not targets:
             known = ", ".join(sorted({entry.role for entry in self.processes()})) or "nothing"
             raise UserError(f"no live process has role {role!r} here; running: {known}")
-        for entry in targets:
-            os.kill(entry.pid, number)
-        return targets
+        return [entry for entry in targets if _sent(entry.pid, number)]
+
+
+def _sent(pid: int, number: signal.Signals) -> bool:
+    """Send a signal; False for a process that ended since it was listed."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -11,14 +11,13 @@ from eyas_cli.plot import draw
 from eyas_cli.progress import View, screen
 from eyas_cli.runs import Run
 from eyas_contract.errors import UserError
-from eyas_operator.api.status import JobStatus, load_status
 
 FOLLOW_SECONDS = 0.3
 
 
 def view_of(run: Run) -> View:
     """The present moment of a run."""
-    status = load_status(run.resource_status())
+    status = run.typed_status()
     return View(
         name=run.name,
         state=status.state or "Pending",
@@ -36,8 +35,9 @@ def status_screen(workdir: Path, *, as_json: bool) -> None:
         print(json.dumps(run.resource_status(), indent=2))
         return
     console = Console()
-    console.print(screen(view_of(run)))
-    if result := run.result():
+    view, result = view_of(run), run.result()
+    console.print(screen(view))
+    if result:
         console.print(f"result    {result['state']}, {result['steps']} steps, weights {result['weightsSha256']}")
     elif not run.processes():
         console.print("nothing is running here; eyas local run with the same folder resumes it")
@@ -46,8 +46,7 @@ def status_screen(workdir: Path, *, as_json: bool) -> None:
 def draw_run(workdir: Path, output: Path | None) -> Path:
     """Draw the run's plot."""
     run = Run(workdir)
-    status: JobStatus = load_status(run.resource_status())
-    return draw(run.name, run.metrics(), status.incidents, output or workdir / "plot.png")
+    return draw(run.name, run.metrics(), run.typed_status().incidents, output or workdir / "plot.png")
 
 
 def print_logs(workdir: Path, role: str | None, tail: int, *, follow: bool) -> None:

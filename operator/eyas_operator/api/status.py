@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from eyas_operator.names import Role
@@ -269,6 +269,12 @@ STATUS: Final[TypeAdapter[JobStatus]] = TypeAdapter(JobStatus)
 def load_status(raw: object) -> JobStatus:
     """The typed status of a resource; an absent one is the empty one. Raises `ValueError` if it is not ours."""
     return STATUS.validate_python(raw or {})
+
+
+def first_reason(error: ValidationError) -> str:
+    """The first thing that is wrong with a status, in a few words."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
 
 
 def dump_status(status: JobStatus) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -36,7 +37,11 @@ def read_exported(folder: Path) -> ExportedDraft:
     path = folder / WEIGHTS_FILE
     if not path.is_file():
         raise UserError(f"{folder} has no {WEIGHTS_FILE}; give the folder of an exported draft")
-    tensors = {name.removeprefix("draft_model."): tensor for name, tensor in load_file(path).items()}
+    try:
+        loaded = load_file(path)
+    except SafetensorError as error:
+        raise Corrupt(f"{path} is damaged: {error}") from error
+    tensors = {name.removeprefix("draft_model."): tensor for name, tensor in loaded.items()}
     check_complete(tensors)
     embedding = tensors.pop(EMBEDDING_KEY, None)
     d2t, t2d = tensors.pop("d2t").numpy(), tensors.pop("t2d").numpy()

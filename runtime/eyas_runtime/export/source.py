@@ -42,6 +42,16 @@ class DraftSource:
 def open_source(path: Path) -> DraftSource:
     """Read the draft in `path` (see the module). Raises `UserError` when there is none, `Corrupt` for wrong bytes."""
     directory = find_checkpoint(path)
+    try:
+        return _read(directory)
+    except Corrupt as error:
+        raise Corrupt(f"{directory} is damaged: {error}") from error
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename or "a file")).name
+        raise Corrupt(f"{directory} is damaged: {missing} is missing") from error
+
+
+def _read(directory: Path) -> DraftSource:
     with CheckpointReader(directory, manifest_digest=_committed_digest(directory)) as reader:
         if reader.manifest.trainer != TRAINER:
             raise UserError(f"{directory} holds a {reader.manifest.trainer} state, not an EAGLE3 draft")
@@ -51,7 +61,7 @@ def open_source(path: Path) -> DraftSource:
         vocab = _vocab(reader, config)
         # The digests prove the files; this proves that they are, together, what the ranks trained.
         if weights.of_checkpoint(reader) != reader.manifest.weights_sha256:
-            raise Corrupt(f"the weights in {directory} do not match the manifest's weights_sha256")
+            raise Corrupt("the weights do not match the manifest's weights_sha256")
         return DraftSource(config=config, tensors=found, vocab=vocab, manifest=reader.manifest, directory=directory)
 
 
@@ -77,7 +87,11 @@ def _is_candidate(directory: Path) -> bool:
 
 def _age(directory: Path) -> tuple[int, int, str]:
     parsed = parse_directory(directory.name)
-    receipt = manifests.decode_receipt(files.read_verified(directory / RECEIPT, bytes_max=manifests.RECEIPT_BYTES_MAX))
+    try:
+        raw = files.read_verified(directory / RECEIPT, bytes_max=manifests.RECEIPT_BYTES_MAX)
+        receipt = manifests.decode_receipt(raw)
+    except Corrupt as error:
+        raise Corrupt(f"{directory} is damaged: {error}") from error
     return receipt.store_epoch, 0 if parsed is None else parsed.step, directory.name
 
 

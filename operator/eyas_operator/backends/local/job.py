@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from eyas_contract.errors import UserError
 from eyas_operator import names
 from eyas_operator.api.job import DisaggTrainingJob
 from eyas_operator.api.load import load_yaml
 from eyas_operator.api.parse import parse
+from eyas_operator.api.status import JobStatus, first_reason, load_status
 from eyas_operator.api.store import StoreBackend
 from eyas_operator.backends.local.claims import Claims
 from eyas_operator.backends.local.cluster import LocalJob
@@ -54,6 +57,8 @@ def admitted(loaded: Loaded, workdir: Workdir, *, now: float) -> LocalJob:
     """The job under its identity in this folder. Raises `UserError` if the folder holds another job's run."""
     meta = loaded.job.metadata
     stored = read_json(workdir.identity)
+    if workdir.identity.exists() and not _is_identity(stored):
+        raise UserError(f"{workdir.identity} is damaged: it says whose run this folder holds; use another folder")
     spec = hashlib.sha256(json.dumps(loaded.body["spec"], sort_keys=True).encode()).hexdigest()
     if stored is None:
         stored = {
@@ -73,6 +78,25 @@ def admitted(loaded: Loaded, workdir: Workdir, *, now: float) -> LocalJob:
     replace_file(workdir.job, loaded.text.encode())
     identity = JobIdentity(namespace=stored["namespace"], name=stored["name"], uid=stored["uid"])
     return LocalJob(identity=identity, generation=stored["generation"], body=dict(loaded.body))
+
+
+def _is_identity(stored: object) -> bool:
+    return isinstance(stored, dict) and stored.keys() >= {"namespace", "name", "uid", "generation", "created", "spec"}
+
+
+def stored_status(workdir: Workdir) -> JobStatus:
+    """The status as the last pass left it; the empty one before the first. Raises `UserError` for a damaged file."""
+    stored = read_json(workdir.status)
+    if stored is None and workdir.status.exists():
+        reason = "it is not JSON"
+    else:
+        try:
+            return load_status(stored)
+        except ValidationError as error:
+            reason = first_reason(error)
+    raise UserError(
+        f"{workdir.status} is damaged ({reason}): move it away, and the job goes on from its newest checkpoint"
+    )
 
 
 def created_at(workdir: Workdir) -> float:

@@ -19,7 +19,7 @@ from typing import Final
 from eyas_contract.errors import UserError
 from eyas_contract.exits import Exit
 from eyas_contract.wire import StatusReply
-from eyas_operator.api.status import JobStatus, Stage, load_status
+from eyas_operator.api.status import JobStatus, Stage
 from eyas_operator.backends.local import job as jobs
 from eyas_operator.backends.local.addresses import address_of
 from eyas_operator.backends.local.claims import Claims
@@ -81,7 +81,7 @@ def local_run(
     with owned(folders.lock):
         local = jobs.admitted(loaded, folders, now=time.time())
         bury(local.identity.uid)
-        status = load_status(read_json(folders.status))
+        status = jobs.stored_status(folders)
         if status.stage is Stage.ENDED and not any(folders.pods.iterdir()):
             return _already(folders, status, on_event)
         claims = Claims(folders.claims, local.identity.stem)
@@ -93,7 +93,7 @@ def local_run(
 
 def _already(folders: Workdir, status: JobStatus, on_event: Callable[[RunEvent], None]) -> int:
     replace_json(folders.processes, [])
-    if not folders.result.exists():
+    if read_json(folders.result) is None:
         replace_json(folders.result, result_of(status, None, created=jobs.created_at(folders)))
     on_event(RunEvent(status=status, report=None, already_complete=True))
     return _exit_code(status)
