@@ -80,6 +80,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     window_size: int = 64
     """Q: samples per optimizer step."""
     micro_batch_size: int = 1
+    packing_tokens: int | None = None
+    """Tokens of one packed micro-batch; None: micro-batches of `micro_batch_size` padded samples."""
     learning_rate: float = 1e-4
     warmup_ratio: float = 0.015
     schedule: Literal["Cosine", "Constant"] = "Cosine"

@@ -43,6 +43,9 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("training.learningRate", 0, "spec.training.learningRate: must be more than 0.0"),
         ("training.warmupRatio", 1, "spec.training.warmupRatio: must be less than 1.0"),
         ("training.microBatchSize", 9, "spec.training.microBatchSize: must be at most spec.training.windowSize"),
+        ("training.packing", {}, "spec.training.packing.maxTokens: is required"),
+        ("training.packing", {"maxTokens": 7}, "spec.training.packing.maxTokens: must be at least 8"),
+        ("training.packing", True, "spec.training.packing: must be an object"),
         ("training.windowsize", 3, "spec.training.windowsize: is not a known field; did you mean windowSize?"),
         ("training.deterministic", "yes", "spec.training.deterministic: must be true or false"),
         ("target.model", (), "spec.target.model: is required"),
@@ -146,6 +149,16 @@ def changed(path: str, value: object) -> dict[str, Any]:
 )
 def test_refused_with_its_field_path(path: str, value: object, line: str) -> None:
     assert line in errors_of(changed(path, value))
+
+
+def test_packing_and_a_number_of_samples_exclude_each_other() -> None:
+    both = {"windowSize": 8, "microBatchSize": 2, "packing": {"maxTokens": 4096}}
+    line = "spec.training.packing: needs spec.training.microBatchSize: 1, because a pack takes as many samples as fit"
+    assert errors_of(a_body(training=both)) == (f"{line} in maxTokens",)
+    packed = parse(a_body(training={**both, "microBatchSize": 1})).spec
+    assert packed.training.packing is not None
+    assert packed.training.packing.max_tokens == 4096
+    assert parse(a_body(training={"microBatchSize": 2})).spec.training.packing is None
 
 
 def test_every_error_is_reported_at_once() -> None:

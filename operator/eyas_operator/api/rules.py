@@ -130,6 +130,12 @@ RULES: Final = (
         cel="self.training.microBatchSize <= self.training.windowSize",
     ),
     Rule(
+        path="spec.training.packing",
+        message="needs spec.training.microBatchSize: 1, because a pack takes as many samples as fit in maxTokens",
+        holds=lambda spec: spec.training.packing is None or spec.training.micro_batch_size == 1,
+        cel="!has(self.training.packing) || self.training.microBatchSize == 1",
+    ),
+    Rule(
         path="spec.consumers.gpus",
         message="must be 0 or equal to spec.consumers.processesPerPod: each rank has one GPU",
         holds=lambda spec: spec.consumers.gpus in (0, spec.consumers.processes_per_pod),
@@ -175,7 +181,8 @@ def violations(spec: JobSpec) -> tuple[str, ...]:
 
 def immutable_digest(spec: JobSpec) -> str:
     """Digest of the parts that may not change; equal for equal meaning, whatever was defaulted."""
-    parts = spec.model_dump_json(include=set(IMMUTABLE), by_alias=True)
+    # A field that a later version adds and a job does not set must not make the job look changed.
+    parts = spec.model_dump_json(include=set(IMMUTABLE), by_alias=True, exclude_none=True)
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 

@@ -112,13 +112,25 @@ class Parallelism(Model):
     """Only 1 is offered in this version."""
 
 
+class Packing(Model):
+    """Samples of unequal lengths end to end in one micro-batch, none of which sees another: no padding.
+
+    What TRL calls `packing` and torchtune `packed`. No sample is cut to fit.
+    """
+
+    max_tokens: Annotated[int, Field(ge=8, le=16_777_216)]
+    """Tokens of one forward pass on one rank: as many samples as fit; a longer sample is alone. Bounds the memory."""
+
+
 class Training(Model):
     """Optimizer and windows."""
 
     window_size: Annotated[int, Field(ge=1, le=WINDOW_SIZE_MAX)] = 64
     """Samples of one optimizer step, over all ranks."""
     micro_batch_size: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Samples of one forward pass on one rank."""
+    """Samples of one forward pass on one rank, padded to the longest of them. Exclusive with `packing`."""
+    packing: Packing | None = None
+    """Fill each forward pass up to a number of tokens instead of a number of samples."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-4
     warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.015
     """Share of all steps in which the learning rate rises from 0."""

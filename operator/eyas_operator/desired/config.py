@@ -108,6 +108,7 @@ def _training(build: Build) -> config.TrainingConfig:
     return config.TrainingConfig(
         window_size=training.window_size,
         micro_batch_size=training.micro_batch_size,
+        packing_tokens=None if training.packing is None else training.packing.max_tokens,
         learning_rate=training.learning_rate,
         warmup_ratio=training.warmup_ratio,
         schedule=training.schedule.value,

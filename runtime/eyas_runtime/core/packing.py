@@ -21,7 +21,8 @@ def packs(tokens: Sequence[int | None], *, world: int, max_tokens: int) -> tuple
 
     Samples are dealt the longest first, each to the pack with the fewest tokens so far, over the first number of turns
     that leaves no pack of several samples above `max_tokens`; a longer sample is a pack of its own. Places ascend
-    inside a pack, and packs that share a turn are neighbours in fullness. Raises `ValueError` for less than one rank or one token.
+    inside a pack, and packs that share a turn are neighbours in fullness. Raises `ValueError` for less
+    than one rank or one token.
     """
     if world < 1 or max_tokens < 1:
         raise ValueError(f"no packs of {max_tokens} tokens over {world} ranks")

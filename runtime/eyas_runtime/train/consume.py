@@ -184,6 +184,7 @@ class Rank:
             start_step=origin.step,
             window_size=training.window_size,
             micro_batch_size=training.micro_batch_size,
+            packing_tokens=training.packing_tokens,
             normalisation=self._config.draft.normalisation,
         )
 

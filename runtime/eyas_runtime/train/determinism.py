@@ -64,4 +64,7 @@ def training_fingerprint(config: JobConfig, device: torch.device, world_size: in
         "deterministic": str(training.deterministic),
         "micro_batch_size": str(training.micro_batch_size),
     }
+    if training.packing_tokens is not None:
+        # Named only where it is used, so that jobs without it keep their fingerprint.
+        facts["packing_tokens"] = str(training.packing_tokens)
     return fingerprint_of(facts)

@@ -97,6 +97,7 @@ class DraftEngine:
             matrices,
             vocab,
             device=self._device,
+            packed=self._config.training.packing_tokens is not None,
             group=dist.group.WORLD if sharded else None,
             seed=self._config.draft.seed,
             initial=None if initial_from is None else draft_reader(Path(initial_from)),

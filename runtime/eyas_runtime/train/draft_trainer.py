@@ -57,16 +57,18 @@ class DraftTrainer:
         device: torch.device,
         group: dist.ProcessGroup | None,
         seed: int,
+        packed: bool = False,
         initial: Callable[[str], Tensor] | None = None,
         seed_step: Callable[[int], None] = lambda step: None,
     ) -> None:
         """`group`: the ranks that shard; None trains the plain module on one rank in float32.
 
-        `initial` reads an existing draft's tensors by name; `seed_step` seeds the generators of a step.
+        `packed`: micro-batches lie end to end instead of being padded. `initial` reads an existing draft's tensors by
+        name; `seed_step` seeds the generators of a step.
         """
         self._config, self._loss, self._optim, self._parallel = config, loss, optim, parallel
         self._vocab, self._device, self._group, self._seed = vocab, device, group, seed
-        self._initial, self._seed_step = initial, seed_step
+        self._packed, self._initial, self._seed_step = packed, initial, seed_step
         self._embedding = matrices.embedding.to(device)
         self._head = target_head(matrices.output, vocab, dtype=parallel.compute_dtype, device=device)
         self._model: Draft
@@ -127,7 +129,8 @@ class DraftTrainer:
         """See `Trainer`."""
         captured = [None if sample is None else _captured(sample) for sample in batch.samples]
         set_last_micro_batch(self._model, batch.last)
-        result = self._model(normalise(captured, self._config, device=self._device), self._head, denominator)
+        inputs = normalise(captured, self._config, packed=self._packed, device=self._device)
+        result = self._model(inputs, self._head, denominator)
         result.loss.backward()
         counts = result.counts.cpu()
         self._counts += counts.sum(2)

@@ -45,6 +45,8 @@ class LoopSettings:
     """Step of the loaded checkpoint; 0 for initial weights."""
     window_size: int
     micro_batch_size: int
+    packing_tokens: int | None = None
+    """Tokens of one packed micro-batch; None packs nothing."""
     normalisation: Normalisation
 
 
@@ -116,9 +118,17 @@ class TrainLoop(Generic[S]):
     def _train(self, order: wire.Order) -> None:
         parts, settings = self._parts, self._settings
         began = time.monotonic()
-        rank, world = parts.group.rank, parts.group.world_size
-        share = share_of(order, rank=rank, world_size=world, micro_batch_size=settings.micro_batch_size)
-        ahead = mine_of_prefetch(order.prefetch, window_size=settings.window_size, rank=rank, world_size=world)
+        rank, world, packing = parts.group.rank, parts.group.world_size, settings.packing_tokens
+        share = share_of(
+            order,
+            rank=rank,
+            world_size=world,
+            micro_batch_size=settings.micro_batch_size,
+            packing_tokens=packing,
+        )
+        ahead = mine_of_prefetch(
+            order.prefetch, window_size=settings.window_size, rank=rank, world_size=world, packing_tokens=packing
+        )
         self._data.start(share, ahead)
         step = WindowStep(share, self._data, parts.trainer, parts.group, parts.work, settings.normalisation)
         result = step.run()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from eyas_contract import wire
 from eyas_contract.refs import SampleRef
-from eyas_runtime.core import windows
+from eyas_runtime.core import packing, windows
 from eyas_runtime.train.eagle3.config import Normalisation, denominator
 from eyas_runtime.train.ports import REASONS, Code
 
@@ -18,7 +18,7 @@ class Share:
     version: int
     entries: tuple[wire.WindowEntry, ...]
     batches: tuple[windows.MicroBatch, ...]
-    """Indices into `entries`, or None for padding; the same number and sizes on every rank."""
+    """Indices into `entries`, or None for padding; the same number on every rank."""
 
     def mine(self) -> dict[int, SampleRef]:
         """Live refs of this rank by place."""
@@ -53,14 +53,31 @@ class Share:
         )
 
 
-def share_of(order: wire.Order, *, rank: int, world_size: int, micro_batch_size: int) -> Share:
-    """The part of `rank` of a train order."""
-    batches = windows.share(rank=rank, world=world_size, places=len(order.entries), micro_batch_size=micro_batch_size)
+def share_of(
+    order: wire.Order, *, rank: int, world_size: int, micro_batch_size: int, packing_tokens: int | None = None
+) -> Share:
+    """The part of `rank` of a train order: a fixed number of samples a micro-batch, or packs of `packing_tokens`."""
+    if packing_tokens is None:
+        batches = windows.share(
+            rank=rank, world=world_size, places=len(order.entries), micro_batch_size=micro_batch_size
+        )
+    else:
+        tokens = [None if entry.ref is None else entry.ref.num_tokens for entry in order.entries]
+        batches = packing.packs(tokens, world=world_size, max_tokens=packing_tokens)[rank]
     return Share(step=order.step, version=order.version, entries=order.entries, batches=batches)
 
 
 def mine_of_prefetch(
-    refs: Sequence[SampleRef], *, window_size: int, rank: int, world_size: int
+    refs: Sequence[SampleRef], *, window_size: int, rank: int, world_size: int, packing_tokens: int | None = None
 ) -> tuple[SampleRef, ...]:
-    """Those of the next window's refs that `rank` will be given: its place is its position inside its window."""
-    return tuple(ref for ref in refs if ref.sequence % window_size % world_size == rank)
+    """Those of the next window's refs that `rank` will be given, as far as that is known yet.
+
+    Unpacked, a sample's place is its position inside its window. Packed, one more sample may move any other to
+    another rank, so nothing is known before the window is whole; a rank that is alone is given everything.
+    """
+    if packing_tokens is None or world_size == 1:
+        return tuple(ref for ref in refs if ref.sequence % window_size % world_size == rank)
+    if len(refs) < window_size:
+        return ()
+    mine = packing.packs([ref.num_tokens for ref in refs], world=world_size, max_tokens=packing_tokens)[rank]
+    return tuple(refs[place] for pack in mine for place in pack if place is not None)

@@ -65,6 +65,44 @@ def test_what_is_fetched_ahead_is_what_the_rank_is_given_next(first: int, world_
         assert set(ahead) == set(share.mine().values())
 
 
+@given(tokens=st.lists(st.one_of(st.none(), st.integers(1, 30)), min_size=8, max_size=8), world_size=st.integers(1, 5))
+def test_packed_shares_hold_every_live_place_once_in_equally_many_micro_batches(
+    tokens: list[int | None], world_size: int
+) -> None:
+    window = order([None if count is None else ref(16 + i, tokens=count) for i, count in enumerate(tokens)])
+    shares = [
+        share_of(window, rank=rank, world_size=world_size, micro_batch_size=1, packing_tokens=32)
+        for rank in range(world_size)
+    ]
+    assert len({len(share.batches) for share in shares}) == 1
+    places = [place for share in shares for place in share.mine()]
+    assert sorted(places) == [i for i, count in enumerate(tokens) if count is not None]
+
+
+@given(tokens=st.lists(st.integers(1, 30), min_size=8, max_size=8), world_size=st.integers(1, 5))
+def test_what_is_fetched_ahead_of_a_packed_window_is_what_the_rank_is_given(tokens: list[int], world_size: int) -> None:
+    refs = [ref(16 + i, tokens=count) for i, count in enumerate(tokens)]
+    for rank in range(world_size):
+        mine = share_of(
+            order(list(refs)), rank=rank, world_size=world_size, micro_batch_size=1, packing_tokens=32
+        ).mine()
+        ahead = mine_of_prefetch(refs, window_size=8, rank=rank, world_size=world_size, packing_tokens=32)
+        assert set(ahead) == set(mine.values())
+
+
+def test_nothing_is_fetched_ahead_of_a_packed_window_that_is_not_whole_but_by_a_rank_that_is_alone() -> None:
+    refs = [ref(16 + i) for i in range(7)]
+    assert mine_of_prefetch(refs, window_size=8, rank=0, world_size=2, packing_tokens=32) == ()
+    assert mine_of_prefetch(refs, window_size=8, rank=0, world_size=1, packing_tokens=32) == tuple(refs)
+
+
+def test_a_packed_sample_that_is_condemned_still_shapes_its_packs_and_leaves_the_denominator() -> None:
+    window = order([ref(16, tokens=20), ref(17, tokens=5), ref(18, tokens=9)])
+    share = share_of(window, rank=0, world_size=1, micro_batch_size=1, packing_tokens=25)
+    assert share.batches == ((0,), (1, 2))
+    assert share.denominator(bytes([0, Code.NOT_FINITE, 0]), "AllPositions") == 29.0
+
+
 def test_the_denominator_counts_live_samples_of_all_ranks_and_nothing_that_is_padded() -> None:
     window = order([ref(16, tokens=10, supervised=4), None, ref(18, tokens=7, supervised=2), ref(19, tokens=100)])
     codes = bytes([0, 0, 0, Code.NOT_FINITE])
