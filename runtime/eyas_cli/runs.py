@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from eyas_contract import wire
 from eyas_contract.client import MetadataClient
+from eyas_contract.decoding import NOT_JSON, UNDECODABLE
 from eyas_contract.env import METADATA_PORT, TOKEN_READER
 from eyas_contract.errors import Corrupt, Transient, UserError
 from eyas_operator.api.status import JobStatus, first_reason, load_status
@@ -60,7 +61,7 @@ class Run:
             return msgspec.json.decode(path.read_bytes(), type=tuple[LocalProcess, ...])
         except FileNotFoundError:
             return ()
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise Corrupt(
                 f"{path} is damaged ({error}): delete it; eyas local run with the same folder writes it again"
             ) from error
@@ -89,7 +90,7 @@ class Run:
             content = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
-        except ValueError as error:
+        except NOT_JSON as error:
             raise Corrupt(f"{path} is damaged: {error}{_ADVICE.get(name, '')}") from error
         if not isinstance(content, dict):
             raise Corrupt(f"{path} is damaged: it holds no JSON object{_ADVICE.get(name, '')}")
@@ -122,7 +123,7 @@ class Run:
         for line in lines:
             try:
                 entry = msgspec.json.decode(line, type=wire.StepMetrics)
-            except msgspec.DecodeError:
+            except UNDECODABLE:
                 continue  # The last line of a runner that was killed while it wrote.
             newest[entry.step] = entry
         return tuple(newest[step] for step in sorted(newest))

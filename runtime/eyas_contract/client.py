@@ -15,6 +15,7 @@ import msgspec
 
 from eyas_contract import wire
 from eyas_contract.client_http import Answer, exchange, new_pool, no_answer, problem_of
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Bug, Transient
 from eyas_contract.tokens import read_tokens
 from eyas_contract.wire import Q, R
@@ -89,7 +90,7 @@ class MetadataClient:
             raise problem_of(endpoint.path, answer)
         try:
             return msgspec.json.decode(answer.body, type=endpoint.reply)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise Bug(f"the answer to {endpoint.path} is not a {endpoint.reply.__name__}: {error}") from error
 
     def _exchange(self, path: str, body: bytes, wait_seconds: float) -> Answer:

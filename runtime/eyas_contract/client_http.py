@@ -10,6 +10,7 @@ import msgspec
 import urllib3
 
 from eyas_contract import wire
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Bug, Closed, Conflict, EyasError, Fenced, Transient, Unauthenticated, UserError
 
 REPLY_BYTES_MAX: Final = 96 << 20
@@ -83,7 +84,7 @@ def problem_of(path: str, answer: Answer) -> EyasError:
     """The error that an answer with a status other than 200 stands for."""
     try:
         problem = msgspec.json.decode(answer.body, type=wire.Problem)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return no_answer(f"{path} was answered with HTTP {answer.status} by something that is not the service")
     if problem.kind == "Transient":
         return Transient(problem.message, retry_after_seconds=max(0.0, problem.retry_after_seconds))

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import UserError
 from eyas_contract.ids import JobUid
 
@@ -176,5 +177,5 @@ def read_config(path: str | Path) -> JobConfig:
         raise UserError(f"the job configuration {path} has {len(raw)} bytes; at most {CONFIG_BYTES_MAX} are read")
     try:
         return msgspec.json.decode(raw, type=JobConfig)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise UserError(f"the job configuration {path} is not valid: {error}") from error

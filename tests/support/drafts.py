@@ -13,12 +13,13 @@ from eyas_runtime.checkpoint.pieces import Piece, whole
 from eyas_runtime.checkpoint.store import CheckpointRoot
 from eyas_runtime.checkpoint.writer import CheckpointWriter, Lineage, Save
 from eyas_runtime.export import export_draft, open_source
+from eyas_runtime.target_files import target_config
 from eyas_runtime.train.draft_state import D2T
 from eyas_runtime.train.eagle3.config import DraftConfig, LossConfig
 from eyas_runtime.train.eagle3.model import Draft, initialise
 from eyas_runtime.train.eagle3.vocab import VocabMap, build_vocab_map
 from eyas_runtime.train.group import SoloGroup
-from eyas_runtime.train.target_head import load_matrices, target_config
+from eyas_runtime.train.target_head import load_matrices
 from support.checkpoints import INCARNATION, RecordingCommitter, state_at
 
 

@@ -24,6 +24,7 @@ from typing import Final
 
 import msgspec
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.exits import Exit
 from eyas_contract.wire import Termination
 from eyas_operator.api.status import INCIDENT_MESSAGE_CHARACTERS_MAX
@@ -110,7 +111,7 @@ def termination_of(message: str) -> Termination | None:
     for line in reversed(message.strip().splitlines()):
         try:
             return msgspec.json.decode(line, type=Termination)
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             continue
     return None
 

@@ -4,6 +4,7 @@ from typing import TypeVar
 
 import msgspec
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import UserError
 
 M = TypeVar("M", bound=msgspec.Struct)
@@ -20,5 +21,5 @@ def decode(raw: bytes, kind: type[M], *, bytes_max: int) -> M:
         raise UserError(f"{kind.__name__} of {len(raw)} bytes is over the limit of {bytes_max}")
     try:
         return msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise UserError(f"{kind.__name__} is not valid: {error}") from error

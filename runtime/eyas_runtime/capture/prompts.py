@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Transient, UserError
 
 LINE_BYTES_MAX: Final = 16 << 20
@@ -62,7 +63,7 @@ def parse(raw: bytes, where: str) -> Prompt:
     """The prompt in one line. Raises `UserError` naming `where`."""
     try:
         line = _DECODER.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise UserError(f"{where} is not a prompt: {error}") from error
     given = [value for value in (line.messages, line.conversations, line.text) if value is not None]
     if len(given) != 1:

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Corrupt
 from eyas_runtime.checkpoint.pieces import ITEM_BYTES, Box
 
@@ -70,7 +71,7 @@ def decode(raw: bytes | bytearray) -> Layout:
     """Decode and check. Raises `Corrupt`."""
     try:
         layout = msgspec.json.decode(raw, type=Layout)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise Corrupt(f"layout.json is not a layout: {error}") from error
     if layout.schema != SCHEMA:
         raise Corrupt(f"layout.json has schema {layout.schema}; this version reads {SCHEMA}")

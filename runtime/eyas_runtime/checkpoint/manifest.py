@@ -10,6 +10,7 @@ import blake3
 import msgspec
 
 from eyas_contract import wire
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Corrupt
 from eyas_contract.ids import Incarnation, JobUid
 
@@ -76,7 +77,7 @@ def decode(raw: bytes | bytearray) -> Manifest:
     """Raises `Corrupt` for anything that is not a manifest of this version."""
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise Corrupt(f"manifest.json is not a manifest: {error}") from error
     if manifest.schema != SCHEMA:
         raise Corrupt(f"manifest.json has schema {manifest.schema}; this version reads {SCHEMA}")
@@ -89,7 +90,7 @@ def decode_receipt(raw: bytes | bytearray) -> Receipt:
     """Raises `Corrupt`."""
     try:
         return msgspec.json.decode(raw, type=Receipt)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise Corrupt(f"receipt.json is not a receipt: {error}") from error
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Corrupt
 from eyas_runtime import digests, files
 
@@ -158,7 +159,7 @@ def _decode_header(header: bytes, base: int, size: int, name: str) -> tuple[Box,
         places = msgspec.json.decode(metadata["boxes"].encode(), type=dict[str, _Place])
         entries = {key: msgspec.json.decode(value, type=_Entry) for key, value in raw.items()}
         boxes = tuple(_box(places[key], entry, base) for key, entry in entries.items())
-    except (msgspec.DecodeError, KeyError, ValueError) as error:
+    except (*UNDECODABLE, KeyError, ValueError) as error:
         raise Corrupt(f"{name}: its header is not that of a shard: {error}") from error
     for box in boxes:
         nbytes = math.prod(box.extent) * ITEM_BYTES[box.dtype]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Corrupt, UserError
 from eyas_contract.ids import Incarnation, JobUid
 from eyas_runtime import files
@@ -49,7 +50,7 @@ class CheckpointRoot:
             return False
         try:
             marker = msgspec.json.decode(raw, type=Marker)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise Corrupt(f"{ROOT_MARKER} is damaged: {error}") from error
         if marker.job_uid != self.job_uid:
             raise UserError(

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from eyas_contract.decoding import NOT_JSON
 from eyas_contract.errors import Corrupt, UserError
 from eyas_runtime.export.draft import CONFIG_FILE, EMBEDDING_KEY, WEIGHTS_FILE, check_complete
 from eyas_runtime.train.eagle3.config import DraftConfig
@@ -58,7 +59,7 @@ def _config(folder: Path) -> dict[str, Any]:
         found = json.loads((folder / CONFIG_FILE).read_bytes())
     except OSError as error:
         raise UserError(f"cannot read {folder / CONFIG_FILE}: {error.strerror}; give an exported draft") from error
-    except ValueError as error:
+    except NOT_JSON as error:
         raise UserError(f"{folder / CONFIG_FILE} is not JSON: {error}") from error
     if not isinstance(found, dict) or "draft_vocab_size" not in found:
         raise UserError(f"{folder / CONFIG_FILE} describes no EAGLE3 draft (draft_vocab_size is missing)")

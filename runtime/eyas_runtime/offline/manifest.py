@@ -12,6 +12,7 @@ from typing import Final
 import blake3
 import msgspec
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Corrupt, Transient, UserError
 from eyas_contract.no_tensors import assert_no_tensors
 from eyas_runtime import files
@@ -61,7 +62,7 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(f"the feature manifest {path} is not there") from error
     except OSError as error:
         raise Transient(f"cannot read {path}: {error.strerror}", retry_after_seconds=1.0) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, Corrupt) as error:
+    except (*UNDECODABLE, Corrupt) as error:
         raise UserError(f"{path} is not a feature manifest: {error}") from error
     _check(manifest, path)
     return manifest

@@ -17,6 +17,7 @@ from eyas_contract.refs import SampleRef
 from eyas_runtime.features.config import StoreConfig, open_blobs
 from eyas_runtime.features.store import FeatureStore
 from eyas_runtime.inputs import check_inputs, digest_inputs
+from eyas_runtime.target_files import target_config
 from eyas_runtime.train import determinism, target_head
 from eyas_runtime.train.draft_trainer import DraftTrainer, Features
 from eyas_runtime.train.eagle3.config import DraftConfig, LossConfig
@@ -140,7 +141,7 @@ class DraftEngine:
 
 def draft_config(config: JobConfig, prepared: wire.Prepared) -> DraftConfig:
     """The draft's shape, from the target's own configuration and what `prepare` counted."""
-    target = dict(target_head.target_config(config.target))
+    target = target_config(config.target)
     text = dict(target.get("text_config") or target)
     # The rows of the embedding decide, which some models pad beyond the configured vocabulary.
     text["vocab_size"] = prepared.target_vocab_size

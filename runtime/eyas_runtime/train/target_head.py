@@ -4,7 +4,6 @@ From safetensors they are found by name (tied matrices included), from a GGUF fi
 names are strange is loaded whole by transformers. Reading two tensors takes seconds where a whole model takes minutes.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,12 +14,12 @@ from torch import Tensor
 
 from eyas_contract.config import TargetConfig
 from eyas_contract.errors import UserError
+from eyas_runtime.target_files import read_object
 
 EMBEDDING_NAMES: Final = ("embed_tokens.weight", "tok_embeddings.weight", "wte.weight", "embed_in.weight")
 OUTPUT_NAMES: Final = ("lm_head.weight", "output.weight", "embed_out.weight")
 GGUF_EMBEDDING: Final = "token_embd.weight"
 GGUF_OUTPUT: Final = "output.weight"
-CONFIG_BYTES_MAX: Final = 16 << 20
 
 
 class TargetMatrices(NamedTuple):
@@ -30,19 +29,6 @@ class TargetMatrices(NamedTuple):
     """[V, H]."""
     output: Tensor
     """[V, H]."""
-
-
-def target_config(target: TargetConfig) -> Mapping[str, Any]:
-    """The target's `config.json` (of a GGUF file: what transformers reads from it). Raises `UserError`."""
-    folder = Path(target.model)
-    if target.gguf_file:
-        from transformers import AutoConfig
-
-        found: Mapping[str, Any] = AutoConfig.from_pretrained(
-            str(folder), gguf_file=target.gguf_file, local_files_only=True, trust_remote_code=False
-        ).to_dict()
-        return found
-    return _json(folder / "config.json")
 
 
 def load_matrices(target: TargetConfig, *, dtype: torch.dtype) -> TargetMatrices:
@@ -74,7 +60,7 @@ def _from_safetensors(folder: Path) -> tuple[Tensor, Tensor] | None:
 def _files_by_tensor(folder: Path) -> dict[str, Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        weight_map = _json(index).get("weight_map")
+        weight_map = read_object(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise UserError(f"{index} has no weight_map")
         return {str(name): folder / Path(str(file)).name for name, file in weight_map.items()}
@@ -97,7 +83,7 @@ def _only(files: Mapping[str, Path], endings: tuple[str, ...]) -> str | None:
 
 
 def _is_tied(folder: Path) -> bool:
-    config = _json(folder / "config.json")
+    config = read_object(folder / "config.json")
     text = config.get("text_config", config)
     # A missing field means what transformers means by it: tied.
     return bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", True)))
@@ -144,16 +130,3 @@ def _from_transformers(target: TargetConfig, dtype: torch.dtype) -> tuple[Tensor
         raise UserError(f"the target in {target.model} has no output matrix")
     output: Tensor = head.weight.detach()
     return embedding, embedding if output.data_ptr() == embedding.data_ptr() else output
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        raw = path.read_bytes()[: CONFIG_BYTES_MAX + 1]
-        found = json.loads(raw)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if len(raw) > CONFIG_BYTES_MAX or not isinstance(found, dict):
-        raise UserError(f"{path} is not a JSON object of sane size")
-    return found

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from eyas_contract.config import TargetConfig
 from eyas_contract.errors import UserError
-from eyas_runtime.train.target_head import load_matrices, target_config
+from eyas_runtime.target_files import target_config
+from eyas_runtime.train.target_head import load_matrices
 from support.tiny_target import VOCAB_SIZE, make_tiny_target
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eyas_contract.decoding import NOT_JSON
 from eyas_contract.errors import UserError
 
 
@@ -118,7 +119,7 @@ def read_json(path: Path) -> Any | None:  # noqa: ANN401 - whatever the file hol
     """What the JSON file `path` holds; None when it is not there or is no JSON."""
     try:
         return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, *NOT_JSON):
         return None
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Corrupt, Transient, Unauthenticated
 from eyas_runtime import files
 
@@ -58,7 +59,7 @@ def read(dir_fd: int) -> Marker | None:
         return None
     try:
         marker = msgspec.json.decode(raw, type=Marker)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise Corrupt(f"{NAME} is not a store marker: {error}") from error
     if marker.schema_version != SCHEMA:
         raise Corrupt(f"{NAME} has schema {marker.schema_version}; this version reads {SCHEMA}")

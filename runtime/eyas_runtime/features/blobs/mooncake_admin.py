@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 import urllib3
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Transient
 from eyas_runtime.features.blobs.port import Capacity
 
@@ -124,7 +125,7 @@ class MooncakeAdmin:
     def _json(self, method: str, path: str, kind: type[T], body: bytes | None = None) -> T:
         try:
             return msgspec.json.decode(self._body(method, path, body), type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             raise Transient(f"the master's answer to {path.partition('?')[0]} is not understood: {error}") from error
 
     def _body(self, method: str, path: str, body: bytes | None = None) -> bytes:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Corrupt, UserError
 from eyas_contract.refs import DTYPE_BYTES, FeatureSpec
 
@@ -74,7 +75,7 @@ def parse(file: memoryview) -> list[Placed]:
         raise Corrupt(f"the safetensors header claims {length} bytes")
     try:
         entries = msgspec.json.decode(file[8 : 8 + length], type=dict[str, _Entry])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise Corrupt(f"the safetensors header is not valid: {error}") from error
     if not 1 <= len(entries) <= TENSORS_MAX:
         raise Corrupt(f"the safetensors header names {len(entries)} tensors")
