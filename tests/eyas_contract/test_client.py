@@ -304,6 +304,8 @@ def problem(kind: str) -> bytes:
         pytest.param((200, epoch(0) | {wire.STORE_EPOCH_HEADER: "x"}, GOOD), id="an epoch that is none"),
         pytest.param((404, {}, b"{}"), id="another program"),
         pytest.param((200, epoch(1), b"{"), id="a torn answer"),
+        pytest.param((200, epoch(1), b'{"closed":["\xff"]}'), id="an answer that is no text"),
+        pytest.param((503, epoch(1), b'{"kind":"\xff"}'), id="a problem that is no text"),
         pytest.param((302, {"Location": "http://127.0.0.1:1/"}, b""), id="a redirect"),
     ],
 )

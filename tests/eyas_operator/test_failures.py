@@ -45,6 +45,7 @@ TAINTED = [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByT
         pytest.param(ended(1, message=line(78, "UserError", "no model")), FailureClass.CONFIG, id="config-line"),
         pytest.param(ended(1, message=line(1, "Hang", "no work")), FailureClass.HANG, id="hang-line"),
         pytest.param(ended(1, message=line(1, "Crash", "Xid 79 on GPU 0")), FailureClass.HARDWARE, id="xid"),
+        pytest.param(ended(1, message='{"klass":"\ud800"}'), FailureClass.CRASH, id="line-that-is-no-text"),
         pytest.param(ended(1, message="uncorrectable ECC error"), FailureClass.HARDWARE, id="ecc-in-tail"),
         pytest.param(ended(137, conditions=DISRUPTED), FailureClass.DISRUPTED, id="preempted"),
         pytest.param(ended(78, conditions=DISRUPTED), FailureClass.CONFIG, id="config-beats-disruption"),

@@ -75,6 +75,15 @@ def test_dangerous_calls_have_one_door(call: str) -> None:
         assert not found or allowed, f"{_name(path)}:{found} calls {call}"
 
 
+def test_whoever_decodes_catches_more_than_decode_errors() -> None:
+    # Wrong UTF-8 and deep nesting raise others: `eyas_contract.decoding` says which.
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler) and node.type is not None:
+                caught = ast.unparse(node.type)
+                assert "msgspec.DecodeError" not in caught, f"{_name(path)}:{node.lineno} must catch UNDECODABLE"
+
+
 def test_the_operator_renames_in_one_file() -> None:
     renaming = {
         _name(path)
