@@ -22,7 +22,7 @@ from typing import Final, NoReturn
 from eyas_contract import env
 from eyas_contract.errors import EyasError, UserError
 from eyas_contract.exits import Exit
-from eyas_contract.wire import PreviousEnd, Termination, encode
+from eyas_contract.wire import Termination, encode
 
 TERMINATION_BYTES_MAX: Final = 4096
 """The kubelet keeps no more of a termination message."""
@@ -64,12 +64,6 @@ def mark_ready() -> None:
     folder = os.environ.get(env.POD_DIRECTORY)
     if folder:
         Path(folder, env.READY_FILE).touch()
-
-
-def previous_end() -> PreviousEnd | None:
-    """How the process that this one replaces in its pod ended; None at a first start."""
-    time, _, reason = os.environ.get(env.PREVIOUS_END, "").partition(" ")
-    return PreviousEnd(time=float(time), reason=reason) if time else None
 
 
 def write_termination(path: Path | str, termination: Termination) -> None:

@@ -400,17 +400,96 @@ def test_second_process_of_a_rank_closes_the_incarnation(stores: Stores) -> None
 def test_exit_of_a_member_closes_the_incarnation(stores: Stores) -> None:
     actor = stores.running()
     actor.store.join(1, 1, "p1", now=NOW)
-    _exit(actor, "stranger", -9)
-    assert actor.store.gang().open
     _exit(actor, "p1", -9)
     assert not actor.store.gang().open
     with pytest.raises(Closed):
         actor.train()
-    incidents = actor.store.status().incidents
-    assert [i.klass for i in incidents] == ["ChildExited"]
-    assert "signal 9" in incidents[0].message
+    (incident,) = actor.store.status().incidents
+    assert (incident.klass, incident.unit, incident.serial) == ("ChildExited", "consumers", 1)
+    assert "signal 9" in incident.message
     _exit(actor, "p1", -9)
     assert len(actor.store.status().incidents) == 1
+
+
+def test_ranks_killed_again_before_they_joined_are_a_second_incident_and_close_nothing(stores: Stores) -> None:
+    actor = stores.running()
+    actor.train()
+    actor.store.join(1, 1, "p1", now=NOW)
+    _exit(actor, "p1", -9, time=NOW + 1, siblings=("p0",))
+    for process, sibling in (("q0", "q1"), ("q1", "q0")):  # Both ranks of one life report the same end.
+        _exit(actor, process, -9, time=NOW + 2, siblings=(sibling,))
+    first, second = actor.store.status().incidents
+    assert (first.detected, second.detected) == (NOW + 1, NOW + 2)
+    assert (second.klass, second.unit, second.serial) == ("ChildExited", "consumers", 1)
+    assert "before it had joined" in second.message
+    actor.reconcile()
+    _exit(actor, "stranger", -9, time=NOW + 3)
+    assert actor.store.gang().open
+    assert [incident.windows_replayed for incident in actor.store.status().incidents] == [1, 0, 0]
+
+
+def test_the_exit_of_a_life_closes_its_gang_whichever_of_its_ranks_had_joined(stores: Stores) -> None:
+    actor = stores.running()
+    actor.store.join(1, 1, "p1", now=NOW)
+    _exit(actor, "not-joined", -9, siblings=("p1",))
+    assert not actor.store.gang().open
+    assert len(actor.store.status().incidents) == 1
+
+
+def test_a_life_that_leaves_with_its_pod_closes_the_gang_without_an_incident(stores: Stores) -> None:
+    actor = stores.running()
+    actor.store.join(1, 1, "p1", now=NOW)
+    _exit(actor, "q1", 1, leaving=True)
+    assert actor.store.gang().open
+    _exit(actor, "p1", 1, leaving=True)
+    assert not actor.store.gang().open
+    assert actor.store.status().incidents == ()
+
+
+def test_ranks_incident_has_a_successor_at_the_reconcile_and_is_over_at_the_next_step(stores: Stores) -> None:
+    actor = stores.running()
+    actor.store.join(1, 1, "p1", now=NOW)
+    _exit(actor, "p1", -9, time=NOW - 5)
+    assert [(it.replaced, it.recovered) for it in actor.store.status().incidents] == [(0.0, 0.0)]
+    actor.reconcile()
+    assert [(it.replaced, it.recovered) for it in actor.store.status().incidents] == [(NOW, 0.0)]
+    actor.train()
+    assert [(it.replaced, it.recovered) for it in actor.store.status().incidents] == [(NOW, NOW)]
+
+
+def _restart(**changes: object) -> wire.RestartRequest:
+    values: dict[str, object] = {"role": "store-master", "index": 0, "serial": 1, "time": NOW - 3, "reason": "SIGKILL"}
+    return wire.RestartRequest(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_a_restart_is_one_incident_however_often_it_is_told(stores: Stores) -> None:
+    actor = stores.running()
+    for ready in (0.0, 0.0, NOW - 1, NOW + 9):
+        actor.store.report_restart(_restart(ready=ready))
+    (incident,) = actor.store.status().incidents
+    assert (incident.klass, incident.unit, incident.serial) == ("ChildExited", "store-master", 1)
+    assert (incident.detected, incident.replaced, incident.recovered) == (NOW - 3, NOW - 1, 0.0)
+    assert "SIGKILL" in incident.message
+    actor.store.report_restart(_restart(time=NOW - 2))
+    actor.store.report_restart(_restart(role="producer", index=1))
+    assert [it.unit for it in actor.store.status().incidents] == ["store-master", "store-master", "producer-1"]
+
+
+def test_a_restart_is_over_at_the_first_work_after_its_child_was_ready(stores: Stores) -> None:
+    actor = stores.running()
+    actor.store.report_restart(_restart())
+    actor.train()
+    assert [it.recovered for it in actor.store.status().incidents] == [0.0], "a step that did not need the store"
+    actor.store.report_restart(_restart(ready=NOW - 1))
+    actor.train()
+    assert [it.recovered for it in actor.store.status().incidents] == [NOW]
+
+
+def test_a_producers_restart_is_over_at_the_next_capture(stores: Stores) -> None:
+    actor = stores.actor()
+    actor.store.report_restart(_restart(role="producer", ready=NOW - 1))
+    actor.capture_all(until=1)
+    assert [it.recovered for it in actor.store.status().incidents] == [NOW]
 
 
 @pytest.mark.parametrize(("code", "ordered", "remains"), [(0, True, True), (75, True, True), (0, False, False)])
@@ -476,8 +555,9 @@ def test_recovered_is_said_at_the_first_step_afterwards(stores: Stores) -> None:
     assert actor.store.status().incidents[0].recovered == NOW
 
 
-def _exit(actor: Actor, process: str, code: int) -> None:
-    actor.store.report_exit(wire.ExitRequest(attempt=actor.attempt, rank=1, process=process, code=code), now=NOW)
+def _exit(actor: Actor, process: str, code: int, **more: object) -> None:
+    values = {"attempt": actor.attempt, "rank": 1, "process": process, "code": code, **more}
+    actor.store.report_exit(wire.ExitRequest(**values), now=NOW)  # type: ignore[arg-type]
 
 
 def _assert_powerless(

@@ -49,7 +49,7 @@ def test_a_producer_can_neither_ack_nor_release_nor_reconcile() -> None:
     mine = {endpoint.path for endpoint in wire.ENDPOINTS if "producer" in endpoint.roles}
     assert mine == {
         wire.REGISTER.path, wire.PREPARE.path, wire.PREPARE_COMMIT.path, wire.PREPARED.path, wire.LEASE.path,
-        wire.RENEW.path, wire.COMMIT.path, wire.CAPTURE_FAIL.path, wire.RETURN.path,
+        wire.RENEW.path, wire.COMMIT.path, wire.CAPTURE_FAIL.path, wire.RETURN.path, wire.RESTART.path,
     }  # fmt: skip
 
 

@@ -176,7 +176,7 @@ def test_network_policies_close_every_pod_and_open_only_named_flows() -> None:
         for rule in policies["metadata"]["spec"]["ingress"]
         for peer in rule["from"]
     }
-    assert into == {"producer", "consumer", "operator"}
+    assert into == {"producer", "consumer", "operator", "store-master", "store-node"}
     for rule in policies["metadata"]["spec"]["ingress"]:
         assert rule["ports"] == [{"port": env.METADATA_PORT, "protocol": "TCP"}]
 

@@ -35,11 +35,12 @@ from eyas_runtime.metadata.service.stores import blobs_opener, store_opener
 from support.waiting import wait_until
 
 UID = JobUid("testjob0")
-TOKENS: dict[wire.RoleName, str] = {"producer": "p" * 43, "consumer": "c" * 43, "reader": "r" * 43}
+TOKENS: dict[wire.RoleName, str] = {"producer": "p" * 43, "consumer": "c" * 43, "reader": "r" * 43, "store": "s" * 43}
 TOKEN_FILES: dict[wire.RoleName, str] = {
     "producer": env.TOKEN_PRODUCER,
     "consumer": env.TOKEN_CONSUMER,
     "reader": env.TOKEN_READER,
+    "store": env.TOKEN_STORE,
 }
 HOLDER = wire.Holder(index=0, ordinal=1, restart=0)
 FINGERPRINT = wire.Fingerprint(facts={"device": "cpu"}, digest="f" * 16)

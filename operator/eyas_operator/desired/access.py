@@ -19,6 +19,7 @@ _STORE: Final = (Role.STORE_MASTER, Role.STORE_NODE)
 _FLOWS: Final[tuple[tuple[Role, Role, tuple[int, ...]], ...]] = (
     (Role.PRODUCER, Role.METADATA, (env.METADATA_PORT,)),
     (Role.CONSUMER, Role.METADATA, (env.METADATA_PORT,)),
+    *((store, Role.METADATA, (env.METADATA_PORT,)) for store in _STORE),
     (Role.CONSUMER, Role.CONSUMER, ()),
     *((client, store, ()) for client in (Role.METADATA, Role.PRODUCER, Role.CONSUMER) for store in _STORE),
     (Role.STORE_NODE, Role.STORE_MASTER, ()),

@@ -5,21 +5,11 @@ from eyas_contract.refs import PromptTask, SampleRef
 from eyas_contract.wire.common import Fingerprint, Holder, Message, Name
 
 
-class PreviousEnd(Message, frozen=True, kw_only=True):
-    """How and when the predecessor of a restarted process ended; becomes an incident."""
-
-    time: float
-    """Unix seconds."""
-    reason: str
-
-
 class RegisterRequest(Message, frozen=True, kw_only=True):
     """First call of a producer process: frees at once what its predecessor held."""
 
     holder: Holder
     fingerprint: Fingerprint
-    previous: PreviousEnd | None = None
-    """Of the process that this one replaces in its pod."""
 
 
 class RegisterReply(Message, frozen=True, kw_only=True):

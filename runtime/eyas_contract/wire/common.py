@@ -12,7 +12,7 @@ WAIT_SECONDS_MAX: Final = 20.0
 STORE_EPOCH_HEADER: Final = "Eyas-Store-Epoch"
 """Sent by both sides; each refuses a lower one than it has seen."""
 
-RoleName = Literal["producer", "consumer", "reader"]
+RoleName = Literal["producer", "consumer", "reader", "store"]
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 """A small number that is never negative; checked when a message is decoded."""

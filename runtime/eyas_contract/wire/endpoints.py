@@ -28,6 +28,7 @@ from eyas_contract.wire.gang import (
     JoinRequest,
     ReconcileReply,
     ReconcileRequest,
+    RestartRequest,
     WatchReply,
     WatchRequest,
 )
@@ -62,6 +63,7 @@ class Endpoint(msgspec.Struct, Generic[Q, R], frozen=True):
 _P: Final[frozenset[RoleName]] = frozenset({"producer"})
 _C: Final[frozenset[RoleName]] = frozenset({"consumer"})
 _PC: Final[frozenset[RoleName]] = frozenset({"producer", "consumer"})
+_PS: Final[frozenset[RoleName]] = frozenset({"producer", "store"})
 _R: Final[frozenset[RoleName]] = frozenset({"reader", "consumer"})
 _LARGE: Final = 64 << 20
 """Prepared inputs: 18 bytes a prompt in base64 are 24, so 2.6 million prompts."""
@@ -89,6 +91,7 @@ CHECKPOINT_COMMIT: Final = Endpoint(
     "/v1/checkpoint-commit", _C, CheckpointCommitRequest, CheckpointCommitReply, _WINDOW
 )
 EXIT: Final = Endpoint("/v1/exit", _C, ExitRequest, Empty)
+RESTART: Final = Endpoint("/v1/restart", _PS, RestartRequest, Empty)
 WATCH: Final = Endpoint("/v1/watch", _C, WatchRequest, WatchReply)
 DRAIN: Final = Endpoint("/v1/drain", _C, DrainRequest, Empty)
 STATUS: Final = Endpoint("/v1/status", _R, Empty, StatusReply)
@@ -97,5 +100,5 @@ AUDIT: Final = Endpoint("/v1/audit", _R, Empty, AuditReply)
 
 ENDPOINTS: Final[tuple[Endpoint[Any, Any], ...]] = (
     REGISTER, PREPARE, PREPARE_COMMIT, PREPARED, LEASE, RENEW, COMMIT, CAPTURE_FAIL, RETURN, CHECKPOINTS, RECONCILE,
-    JOIN, ORDER, ACK, LOST, REFS, HEARTBEAT, CHECKPOINT_COMMIT, EXIT, WATCH, DRAIN, STATUS, METRICS, AUDIT,
+    JOIN, ORDER, ACK, LOST, REFS, HEARTBEAT, CHECKPOINT_COMMIT, EXIT, RESTART, WATCH, DRAIN, STATUS, METRICS, AUDIT,
 )  # fmt: skip

@@ -1,11 +1,14 @@
 """Messages that make and close an incarnation of the ranks, and the one-line files that supervisors leave.
 
-Rank 0 reconciles, the others join; supervisors report exits, watch for closed incarnations, and ask for a drain.
+Rank 0 reconciles, the others join; supervisors report exits, watch for closed incarnations, and ask for a drain. The
+supervisors of all other roles report that they started their child again.
 """
+
+from typing import Literal
 
 from eyas_contract.ids import Incarnation
 from eyas_contract.wire.checkpoints import PresentedCheckpoint
-from eyas_contract.wire.common import Fingerprint, Message
+from eyas_contract.wire.common import Count, Fingerprint, Message
 
 
 class ReconcileRequest(Message, frozen=True, kw_only=True):
@@ -61,6 +64,29 @@ class ExitRequest(Message, frozen=True, kw_only=True):
     code: int
     """Exit code, or -signal."""
     reason: str = ""
+    time: float = 0.0
+    """Unix seconds at which the life of the pod's ranks ended, the same for all of them; 0: now."""
+    siblings: tuple[str, ...] = ()
+    """The other processes of that life; they are gone, too."""
+    leaving: bool = False
+    """The pod goes, too: its end is the operator's incident, and none is opened here."""
+
+
+class RestartRequest(Message, frozen=True, kw_only=True):
+    """A supervisor had to start its only child again. Sent when the child ended, and again when it was ready.
+
+    One incident a restart: it is known by role, index and `time`, so repetitions change nothing.
+    """
+
+    role: Literal["metadata", "store-master", "store-node", "producer"]
+    index: Count
+    serial: Count
+    """Ordinal of the pod."""
+    time: float
+    """Unix seconds at which the child ended."""
+    reason: str
+    ready: float = 0.0
+    """Unix seconds at which a later child was ready; 0 before."""
 
 
 class WatchRequest(Message, frozen=True, kw_only=True):

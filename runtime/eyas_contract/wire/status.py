@@ -10,8 +10,9 @@ class Incident(Message, frozen=True, kw_only=True):
     """Something that went wrong and what it cost."""
 
     klass: str
-    """PodFailed, ChildExited, Hang, SampleLost, CheckpointRefused, LeaseExpired, MetadataRestored, ..."""
+    """ChildExited, Hang, GangReplaced, SampleLost, CheckpointStruck, CheckpointRefused, MetadataRestored, JobFailed."""
     unit: str
+    """For example `consumers`, `producer-1`, `store-master`."""
     message: str
     detected: float
     """Unix seconds."""
@@ -19,6 +20,10 @@ class Incident(Message, frozen=True, kw_only=True):
     recovered: float = 0.0
     """Unix seconds of the first optimizer step (or capture) after it; 0 while open."""
     windows_replayed: int = 0
+    serial: int = 0
+    """Attempt of the ranks or ordinal of the pod that it happened to."""
+    replaced: float = 0.0
+    """Unix seconds at which the successor was there (ranks: reconciled; others: ready); 0 while it is not."""
 
 
 class StatusReply(Message, frozen=True, kw_only=True):

@@ -21,7 +21,6 @@ from eyas_runtime.capture.storing import CommitCalls, FeatureSink, Storing
 from eyas_runtime.capture.watch import InputsWatch
 from eyas_runtime.failpoints import hit
 from eyas_runtime.inputs import check_inputs, digest_inputs
-from eyas_runtime.process import previous_end
 
 LOG: Final = logging.getLogger("eyas.capture")
 POLL_SECONDS: Final = 2.0
@@ -42,7 +41,7 @@ class ProducerCalls(LeaseCalls, CommitCalls, Protocol):
 
 def register(calls: ProducerCalls, holder: wire.Holder, config: JobConfig, fingerprint: wire.Fingerprint) -> None:
     """Take over from predecessors of the same index. Raises `Fenced` when a newer one is there."""
-    reply = calls.register(wire.RegisterRequest(holder=holder, fingerprint=fingerprint, previous=previous_end()))
+    reply = calls.register(wire.RegisterRequest(holder=holder, fingerprint=fingerprint))
     if reply.job_uid != config.job_uid:
         raise UserError(f"the metadata service is of job {reply.job_uid}, this producer of {config.job_uid}")
     if reply.store_epoch > config.store_epoch:

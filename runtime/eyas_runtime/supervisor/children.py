@@ -52,23 +52,25 @@ class Children:
         self.live: dict[int, Started] = {}
         """By pid."""
 
-    def start_life(self, previous_end: str = "") -> None:
-        """Start every child; `previous_end` says how the life before ended (`env.PREVIOUS_END`).
-
-        Raises `UserError` when the command cannot be executed.
-        """
+    def start_life(self) -> None:
+        """Start every child. Raises `UserError` when the command cannot be executed."""
         restart = self._next_restart()
         for slot in range(self._settings.processes):
             self._remove(self._termination_file(slot))
         for slot in range(self._settings.processes):
-            started = self._start(slot, restart, previous_end)
+            started = self._start(slot, restart)
             self.live[started.pid] = started
         self._write_list()
 
     @property
+    def ready(self) -> bool:
+        """The role says that it can make progress."""
+        return (self._folder / env.READY_FILE).exists()
+
+    @property
     def spares_missing(self) -> bool:
         """The pod is ready and has fewer processes in waiting than it could have."""
-        return self._spares.missing and (self._folder / env.READY_FILE).exists()
+        return self._spares.missing and self.ready
 
     @property
     def spare_pids(self) -> set[int]:
@@ -109,9 +111,9 @@ class Children:
         except (OSError, UserError):
             return None
 
-    def _start(self, slot: int, restart: int, previous_end: str) -> Started:
+    def _start(self, slot: int, restart: int) -> Started:
         process = secrets.token_hex(16)
-        values = {env.RESTART: str(restart), env.PROCESS: process, env.PREVIOUS_END: previous_end}
+        values = {env.RESTART: str(restart), env.PROCESS: process}
         pid = self._spares.take(slot, values)
         if pid is None:
             pid = self._start_cold(self._slot_environment(slot) | values)

@@ -13,12 +13,28 @@ from typing import Final, TypeAlias
 from eyas_contract import wire
 from eyas_contract.client import MetadataClient
 from eyas_contract.errors import Bug, EyasError
+from eyas_contract.exits import Exit
 from eyas_contract.states import Gang
-from eyas_runtime.supervisor.policy import Ended, describe
+from eyas_runtime.supervisor.policy import Cause, Ended, describe
 from eyas_runtime.supervisor.settings import GangSettings
 
 LEAVE_REPORT_SECONDS: Final = 5.0
 """A pod that leaves anyway does not wait longer for the service: the next attempt fences what it left open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifeEnd:
+    """One life of the pod's ranks that is over."""
+
+    number: int
+    time: float
+    """Unix seconds."""
+    ends: tuple[Ended, ...]
+
+    @property
+    def own(self) -> list[Ended]:
+        """Ends to be reported: a sibling that we killed died of these, and one that was done did no harm."""
+        return [end for end in self.ends if end.cause is Cause.OWN and end.code != Exit.DONE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +90,12 @@ class GangLink:
         self._watched = tuple(processes)
         self._start("watch", lambda: self._watch(self._watched))
 
-    def report(self, life: int, ends: Sequence[Ended], reason: str, *, leaving: bool) -> None:
+    def report(self, life: LifeEnd, reason: str, *, leaving: bool) -> None:
         """Report the ends that no one of us caused, then ask for the durable step; `Reported` follows.
 
-        Only the own ends: a sibling that we killed belonged to the same incarnation. A pod that restarts its ranks
-        waits for the service, which they need anyway.
+        A pod that restarts its ranks waits for the service, which they need anyway.
         """
-        limit = LEAVE_REPORT_SECONDS if leaving else None
-        self._start("report", lambda: self._report(life, tuple(ends), reason, limit))
+        self._start("report", lambda: self._report(life, reason, leaving=leaving))
 
     def drain(self, reason: str) -> None:
         """Ask for a checkpoint at a boundary that all ranks are told of, after which they leave."""
@@ -97,23 +111,28 @@ class GangLink:
                 self._post(Closed(processes=reply.closed))
                 return
 
-    def _report(self, life: int, ends: tuple[Ended, ...], reason: str, limit: float | None) -> None:
+    def _report(self, life: LifeEnd, reason: str, *, leaving: bool) -> None:
+        limit = LEAVE_REPORT_SECONDS if leaving else None
         try:
-            for end in ends:
-                self._client.call(wire.EXIT, self._exit_request(end, reason), deadline_seconds=limit)
+            for end in life.own:
+                request = self._exit_request(life, end, reason, leaving=leaving)
+                self._client.call(wire.EXIT, request, deadline_seconds=limit)
             status = self._client.status(deadline_seconds=limit)
         except EyasError as error:
-            self._post(Reported(life=life, durable_step=0, refusal=error))
+            self._post(Reported(life=life.number, durable_step=0, refusal=error))
         else:
-            self._post(Reported(life=life, durable_step=status.durable_step))
+            self._post(Reported(life=life.number, durable_step=status.durable_step))
 
-    def _exit_request(self, end: Ended, reason: str) -> wire.ExitRequest:
+    def _exit_request(self, life: LifeEnd, end: Ended, reason: str, *, leaving: bool) -> wire.ExitRequest:
         return wire.ExitRequest(
             attempt=self._settings.attempt,
             rank=self._settings.first_rank + end.slot,
             process=end.process,
             code=end.code,
             reason=reason or describe(end.code),
+            time=life.time,
+            siblings=tuple(other.process for other in life.ends if other.process != end.process),
+            leaving=leaving,
         )
 
     def _drain(self, request: wire.DrainRequest) -> None:

@@ -19,8 +19,8 @@ from eyas_contract.exits import Exit
 from eyas_contract.wire import Termination
 from eyas_runtime.process import one_sentence, write_termination
 from eyas_runtime.supervisor.children import Children, Started
-from eyas_runtime.supervisor.gang import Closed, GangLink, NothingToSave, Refused, Reported
-from eyas_runtime.supervisor.orphans import kill_orphans, reap_all
+from eyas_runtime.supervisor.gang import Closed, GangLink, LifeEnd, NothingToSave, Refused, Reported
+from eyas_runtime.supervisor.orphans import bury_orphans, reap_all
 from eyas_runtime.supervisor.policy import (
     Budget,
     Cause,
@@ -32,6 +32,7 @@ from eyas_runtime.supervisor.policy import (
     ends_siblings_at_once,
     judge,
 )
+from eyas_runtime.supervisor.restarts import LOOK_SECONDS, RestartLink
 from eyas_runtime.supervisor.settings import Settings
 from eyas_runtime.supervisor.spares import SETTLE_SECONDS
 
@@ -39,8 +40,6 @@ LEAVE_TOGETHER_SECONDS: Final = 60.0
 """How long ranks may go on after a sibling left with 0 or 75; the service's hang lease is the finer measure."""
 KILL_MARGIN_SECONDS: Final = 2.0
 """We kill so long before the grace period ends, so that the exit code and the termination line are still ours."""
-ORPHAN_POLLS_MAX: Final = 50
-ORPHAN_POLL_SECONDS: Final = 0.01
 
 
 class Supervisor:
@@ -51,6 +50,7 @@ class Supervisor:
         self._children = Children(settings, environ)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._gang = GangLink(settings.gang, self._wake) if settings.gang else None
+        self._restarts = RestartLink(settings.reports)
         recovery = settings.recovery
         self._budget = Budget(
             restarts_max=recovery.restarts_in_place,
@@ -60,7 +60,6 @@ class Supervisor:
         self._progress = Progress()
         self._life = 0
         self._life_since = 0.0
-        self._previous_end = ""
         self._ends: list[Ended] = []
         self._killed: set[int] = set()
         self._stopping = False
@@ -99,6 +98,8 @@ class Supervisor:
     def _sleep(self) -> None:
         deadlines = [at for at in (self._kill_at, self._restart_at, self._spares_at) if at is not None]
         timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        if self._restarts.waiting and self._children.live:
+            timeout = LOOK_SECONDS if timeout is None else min(timeout, LOOK_SECONDS)
         select.select([self._wake_read], [], [], timeout)
         with suppress(BlockingIOError):
             while os.read(self._wake_read, 4096):
@@ -111,7 +112,7 @@ class Supervisor:
         self._ends, self._killed = [], set()
         self._kill_at = self._restart_at = self._reporting = None
         self._life_since = time.monotonic()
-        self._children.start_life(self._previous_end)
+        self._children.start_life()
         self._spares_at = self._life_since + SETTLE_SECONDS
         if self._gang:
             self._gang.watch([child.process for child in self._children.live.values()])
@@ -148,24 +149,16 @@ class Supervisor:
     def _life_over(self) -> None:
         ends, self._ends, self._kill_at = self._ends, [], None
         self._children.life_over()
-        self._bury_orphans()
+        bury_orphans(self._children.spare_pids)
         verdict = judge(ends, stopping=self._stopping, gang=self._gang is not None)
-        self._previous_end = f"{time.time():.3f} {one_sentence(self._reason(verdict))}"
-        own = [end for end in ends if end.cause is Cause.OWN and end.code != Exit.DONE]
         if self._gang is None or self._refusal or verdict.code == Exit.DONE:
             self._decide(verdict, durable_step=None)
             return
         # 86 is the service's to say for this pod: a rank may have met it through an older incarnation only.
         leaving = verdict.next is Next.LEAVE and verdict.code != Exit.FENCED
         self._reporting = verdict
-        self._gang.report(self._life, own, self._reason(verdict), leaving=leaving)
-
-    def _bury_orphans(self) -> None:
-        for _ in range(ORPHAN_POLLS_MAX):
-            if not kill_orphans(self._children.spare_pids):
-                return
-            time.sleep(ORPHAN_POLL_SECONDS)
-            reap_all()
+        life = LifeEnd(number=self._life, time=time.time(), ends=tuple(ends))
+        self._gang.report(life, self._reason(verdict), leaving=leaving)
 
     def _decide(self, verdict: Verdict, *, durable_step: int | None) -> None:
         if self._refusal:
@@ -185,6 +178,7 @@ class Supervisor:
             self._leave_with(verdict, f"{self._budget.used} restarts in place without progress; last: ")
             return
         self._budget, pause = spent
+        self._restarts.ended(one_sentence(self._reason(verdict)))
         self._restart_at = time.monotonic() + pause
         self._say(f"restart {self._budget.used} of {self._budget.restarts_max} without progress, in {pause:g} s")
 
@@ -243,6 +237,8 @@ class Supervisor:
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             self._kill_rest()
+        if self._restarts.waiting and self._children.live and self._children.ready:
+            self._restarts.ready()
         if self._restart_at is not None and now >= self._restart_at and self._code is None:
             self._start_life()
         elif self._spares_at is not None and now >= self._spares_at:

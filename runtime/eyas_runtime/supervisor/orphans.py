@@ -5,8 +5,13 @@ A dead rank's helper that still holds a port or a GPU would make the next life f
 
 import os
 import signal
+import time
 from collections.abc import Collection
 from contextlib import suppress
+from typing import Final
+
+POLLS_MAX: Final = 50
+POLL_SECONDS: Final = 0.01
 
 
 def reap_all() -> list[tuple[int, int]]:
@@ -20,6 +25,15 @@ def reap_all() -> list[tuple[int, int]]:
         if pid == 0:
             return ended
         ended.append((pid, os.waitstatus_to_exitcode(status)))
+
+
+def bury_orphans(live: Collection[int]) -> None:
+    """Kill and reap what a life left behind, but for `live`, until nothing is left or half a second is over."""
+    for _ in range(POLLS_MAX):
+        if not kill_orphans(live):
+            return
+        time.sleep(POLL_SECONDS)
+        reap_all()
 
 
 def kill_orphans(live: Collection[int]) -> int:

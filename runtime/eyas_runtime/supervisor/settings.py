@@ -15,6 +15,13 @@ GRACE_SECONDS_DEFAULT: Final = 30.0
 GANG_ROLE: Final = "consumer"
 PROCESSES_MAX: Final = 64
 """Ranks of one pod; more devices than any machine has."""
+_REPORT_TOKENS: Final[Mapping[str, str]] = {
+    "metadata": env.TOKEN_STORE,
+    "store-master": env.TOKEN_STORE,
+    "store-node": env.TOKEN_STORE,
+    "producer": env.TOKEN_PRODUCER,
+}
+"""With what each role's supervisor tells of restarts; the ranks' tells of exits."""
 _NO_CONFIGURATION: Final = RecoveryConfig()
 
 
@@ -30,6 +37,18 @@ class GangSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSettings:
+    """How to tell the metadata service of restarts of a pod that has one child."""
+
+    metadata_url: str
+    token_file: Path
+    role: str
+    index: int
+    serial: int
+    """Ordinal of the pod."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything a supervisor decides from."""
 
@@ -42,6 +61,7 @@ class Settings:
     recovery: RecoveryConfig
     grace_seconds: float
     gang: GangSettings | None
+    reports: ReportSettings | None = None
 
 
 def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -53,6 +73,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     gang = None
     if parsed.role == GANG_ROLE and config is not None:
         gang = _gang(environ, config.endpoints, config.world_size, index * parsed.processes)
+    reports = _reports(environ, config.endpoints, parsed.role, index) if config is not None else None
     pod_directory = environ.get(env.POD_DIRECTORY)
     if not pod_directory:
         raise UserError(f"{env.POD_DIRECTORY} is not set: the supervisor needs a writable folder of its pod")
@@ -67,6 +88,20 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         recovery=config.recovery if config else _NO_CONFIGURATION,
         grace_seconds=_number(environ, env.GRACE_SECONDS, int(GRACE_SECONDS_DEFAULT)),
         gang=gang,
+        reports=reports,
+    )
+
+
+def _reports(environ: Mapping[str, str], endpoints: Endpoints, role: str, index: int) -> ReportSettings | None:
+    token, tokens = _REPORT_TOKENS.get(role), environ.get(env.TOKEN_DIRECTORY)
+    if token is None or not tokens:
+        return None
+    return ReportSettings(
+        metadata_url=endpoints.metadata_url,
+        token_file=Path(tokens, token),
+        role=role,
+        index=index,
+        serial=_number(environ, env.ORDINAL, 0),
     )
 
 

@@ -8,6 +8,7 @@ from eyas_contract.ids import LeaseToken, object_key, sample_id
 from eyas_contract.refs import SCHEMA_VERSION, SampleRef
 from eyas_contract.states import Sample
 from eyas_runtime.core.prompts import capture_tasks
+from eyas_runtime.metadata.fake import incidents
 from eyas_runtime.metadata.fake.needs import FakeNeeds
 from eyas_runtime.metadata.fake.state import KeyRow, LeaseRow, ObjectRow
 from eyas_runtime.metadata.port import LeaseGrant, LiveLease, Suspect
@@ -124,7 +125,9 @@ class FakeCapture(FakeNeeds):
         self._deaths.pop(lease.grant.group, None)
         self._overruns.pop(lease.grant.group, None)
         if not any(row.state == Sample.LOST for row in self._samples.values()):
-            self._recover(now, losses=True)
+            self._incidents = incidents.losses_over(self._incidents, now)
+        if accepted:
+            self._incidents = incidents.children_over(self._incidents, now)
         needed = self._in_need(lease.grant.group)
         if not any(key.digest is None and sequence in needed for sequence, key in lease.keys.items()):
             lease.ended_because = "committed"
@@ -210,15 +213,6 @@ class FakeCapture(FakeNeeds):
         if fingerprint and fingerprint != first:
             self._say_inexact(f"captureFingerprint: captured on {fingerprint}, first on {first}")
 
-    def _recover(self, now: float, *, losses: bool) -> None:
-        """Incidents of capture, or all others, are over."""
-        self._incidents = [
-            _recovered(incident, now)
-            if incident.recovered == 0 and (incident.klass in ("SampleLost", "LeaseExpired")) == losses
-            else incident
-            for incident in self._incidents
-        ]
-
 
 def _age(holder: wire.Holder) -> tuple[int, int]:
     return holder.ordinal, holder.restart
@@ -226,8 +220,3 @@ def _age(holder: wire.Holder) -> tuple[int, int]:
 
 def _is_of(row: LeaseRow, index: int) -> bool:
     return row.grant.holder.index == index
-
-
-def _recovered(incident: wire.Incident, now: float) -> wire.Incident:
-    values = {name: getattr(incident, name) for name in incident.__struct_fields__}
-    return wire.Incident(**{**values, "recovered": now})

@@ -7,6 +7,7 @@ from eyas_contract.states import Sample, SampleEvent
 from eyas_runtime.checkpoint.names import parse_directory
 from eyas_runtime.core import recovery
 from eyas_runtime.core.retention import RecordedCheckpoint
+from eyas_runtime.metadata.fake import incidents
 from eyas_runtime.metadata.fake.checkpoints import FakeCheckpoints
 from eyas_runtime.metadata.fake.state import CheckpointRow, GangRow
 
@@ -50,6 +51,7 @@ class FakeRecovery(FakeCheckpoints):
         )
         self._gangs.append(gang)
         self._members[request.process] = (gang, 0)
+        self._incidents = incidents.ranks_replaced(self._incidents, now)
         return self._reply(request)
 
     def fail_job(self, message: str, *, now: float) -> None:
@@ -107,7 +109,7 @@ class FakeRecovery(FakeCheckpoints):
             word = "the same attempt" if former.attempt == request.attempt else f"attempt {request.attempt}"
             self._close_gang(former, klass="GangReplaced", message=f"the ranks were started again by {word}", now=now)
         replayed = recovery.windows_replayed(trained_step=former.acked_step, checkpoint_step=plan.step)
-        self._incidents = [_with_replay(incident, replayed) for incident in self._incidents]
+        self._incidents = incidents.replayed(self._incidents, replayed)
 
     def _strike(self, directory: str) -> None:
         row = self._checkpoints[directory]
@@ -201,10 +203,3 @@ class FakeRecovery(FakeCheckpoints):
             )
         if self._world_size and request.world_size != self._world_size:
             self._say_inexact(f"worldSize: {request.world_size} ranks, the line began with {self._world_size}")
-
-
-def _with_replay(incident: wire.Incident, windows: int) -> wire.Incident:
-    if incident.recovered or incident.klass in ("SampleLost", "LeaseExpired"):
-        return incident
-    values = {name: getattr(incident, name) for name in incident.__struct_fields__}
-    return wire.Incident(**{**values, "windows_replayed": max(incident.windows_replayed, windows)})

@@ -233,7 +233,11 @@ class FakeBase:
 
     def _close_gang(self, gang: GangRow, *, klass: str, message: str, now: float) -> None:
         gang.open = False
-        self._note(wire.Incident(klass=klass, unit="consumers", message=message, detected=now, step=gang.acked_step))
+        self._note(
+            wire.Incident(
+                klass=klass, unit="consumers", message=message, detected=now, step=gang.acked_step, serial=gang.attempt
+            )
+        )
 
     def _say_inexact(self, reason: str) -> None:
         if reason not in self._inexact:

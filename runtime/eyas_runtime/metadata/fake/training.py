@@ -1,96 +1,17 @@
-"""Gang, orders, acks and losses of the in-memory store."""
+"""Orders, acks and losses of the in-memory store."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal, cast
-
-import msgspec
 
 from eyas_contract import wire
 from eyas_contract.errors import Closed, Conflict, UserError
 from eyas_contract.ids import Incarnation
 from eyas_contract.states import Sample
 from eyas_runtime.core.windows import content
-from eyas_runtime.metadata.fake.capture import FakeCapture
+from eyas_runtime.metadata.fake import incidents
+from eyas_runtime.metadata.fake.gang import FakeGang
 from eyas_runtime.metadata.fake.state import GangRow
-from eyas_runtime.metadata.port import GangState
-
-
-class FakeGang(FakeCapture):
-    """Members of the gang."""
-
-    def gang(self) -> GangState:
-        gang, durable = self._newest_gang(), self._durable_step
-        sealed = max([durable, *self._windows])
-        if gang is None:
-            return GangState(
-                attempt=self._attempt,
-                incarnation=None,
-                open=False,
-                checkpoint_step=durable,
-                checkpoint_directory="",
-                world_size=0,
-                orders_given=0,
-                sealed_step=sealed,
-                acked_step=durable,
-                durable_step=durable,
-                checkpoint_ordered_step=0,
-                ordered_step=durable,
-                ending=False,
-            )
-        pending = gang.open and gang.ordered_checkpoint_step > durable
-        return GangState(
-            attempt=self._attempt,
-            incarnation=gang.incarnation,
-            open=gang.open,
-            checkpoint_step=gang.checkpoint_step,
-            checkpoint_directory=gang.checkpoint_directory,
-            world_size=gang.world_size,
-            orders_given=len(gang.orders),
-            sealed_step=sealed,
-            acked_step=gang.acked_step,
-            durable_step=durable,
-            checkpoint_ordered_step=gang.ordered_checkpoint_step if pending else 0,
-            ordered_step=gang.trained_step,
-            ending=gang.ending,
-        )
-
-    def join(self, attempt: int, rank: int, process: str, *, now: float) -> GangState:
-        self._assert_attempt(attempt)
-        member = self._members.get(process)
-        if member is not None and not member[0].open:
-            raise Closed(f"incarnation {member[0].incarnation} of this process is closed")
-        gang = self._newest_gang()
-        if gang is None or not gang.open or gang.attempt != attempt:
-            return msgspec.structs.replace(self.gang(), incarnation=None, open=False)
-        if not 1 <= rank < gang.world_size:
-            raise UserError(f"rank {rank} cannot join: ranks of this gang are 1..{gang.world_size - 1}")
-        if member is None and any(other is gang and taken == rank for other, taken in self._members.values()):
-            message = f"rank {rank} was started again while its gang was running"
-            self._close_gang(gang, klass="ChildExited", message=message, now=now)
-            return msgspec.structs.replace(self.gang(), incarnation=None)
-        self._members.setdefault(process, (gang, rank))
-        return self.gang()
-
-    def close_incarnation(self, incarnation: Incarnation, *, klass: str, message: str, now: float) -> None:
-        gang = self._newest_gang()
-        if gang is not None and gang.incarnation == incarnation and gang.open:
-            self._close_gang(gang, klass=klass, message=message, now=now)
-
-    def report_exit(self, request: wire.ExitRequest, *, now: float) -> None:
-        self._assert_attempt(request.attempt)
-        gang, member = self._newest_gang(), self._members.get(request.process)
-        if gang is None or not gang.open or member is None or member[0] is not gang:
-            return
-        if request.code in (0, 75) and gang.ending:
-            return
-        how = f"signal {-request.code}" if request.code < 0 else f"code {request.code}"
-        message = f"rank {request.rank} ended with {how}{': ' if request.reason else ''}{request.reason}"
-        self._close_gang(gang, klass="ChildExited", message=message, now=now)
-
-    def closed_processes(self, attempt: int, processes: Sequence[str]) -> tuple[str, ...]:
-        self._assert_attempt(attempt)
-        return tuple(p for p in processes if p in self._members and not self._members[p][0].open)
 
 
 class FakeTraining(FakeGang):
@@ -192,7 +113,7 @@ class FakeTraining(FakeGang):
         gang.acked_step = request.step
         gang.verdicts[request.step] = request.verdicts
         self._metrics[request.step] = metrics
-        self._recover(now, losses=False)
+        self._incidents = incidents.others_over(self._incidents, now)
 
     def report_lost(self, incarnation: Incarnation, samples: Sequence[wire.LostSample], *, now: float) -> int:
         gang, total = self._open_gang(incarnation), self._schedule.total

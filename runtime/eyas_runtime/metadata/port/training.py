@@ -35,7 +35,14 @@ class TrainingRecords(Protocol):
         ...
 
     def report_exit(self, request: wire.ExitRequest, *, now: float) -> None:
-        """Close the open incarnation of that process, unless it ended as ordered (code 0 or 75 after stop or last)."""
+        """Close the open incarnation of that life, unless it ended as ordered (code 0 or 75 after stop or last).
+
+        Of a life whose processes had joined nothing it is an incident by itself, once for the life.
+        """
+        ...
+
+    def report_restart(self, request: wire.RestartRequest) -> None:
+        """One incident for a child that was started again in its pod; a repetition adds when it was ready."""
         ...
 
     def closed_processes(self, attempt: int, processes: Sequence[str]) -> tuple[str, ...]:

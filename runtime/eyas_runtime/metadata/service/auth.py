@@ -23,6 +23,7 @@ TOKEN_FILES: Final[Mapping[RoleName, str]] = {
     "producer": env.TOKEN_PRODUCER,
     "consumer": env.TOKEN_CONSUMER,
     "reader": env.TOKEN_READER,
+    "store": env.TOKEN_STORE,
 }
 _log: Final = logging.getLogger(__name__)
 _SCHEME: Final = "Bearer "

@@ -174,7 +174,11 @@ def exit_(job: Job, request: wire.ExitRequest) -> wire.Empty:
 
 def watch(job: Job, request: wire.WatchRequest) -> wire.WatchReply:
     """Processes of closed incarnations, to be killed."""
-    return wire.WatchReply(closed=job.store.closed_processes(request.attempt, request.processes))
+    closed = job.store.closed_processes(request.attempt, request.processes)
+    gang = job.store.gang()
+    if gang.incarnation is not None and gang.attempt == request.attempt:
+        job.hang.heard(gang.incarnation)
+    return wire.WatchReply(closed=closed)
 
 
 def drain(job: Job, request: wire.DrainRequest) -> wire.Empty:

@@ -3,7 +3,8 @@
 It is renewed while the counters of work of EVERY rank move, by an ack (a step is a collective of all ranks), or while
 nothing is due. Three terms apply: until the first step of an incarnation the start-up deadline; after it
 max(floor, 10 x median step); and for a checkpoint that was ordered and is not committed its own deadline, whether
-there is data or not. A service that did not run for a while starts all of them anew.
+there is data or not. A service that did not run for a while starts all of them anew, and of an incarnation that it
+finds in its file when it starts it must have heard before it may call it hung: the pods may have died with ours.
 """
 
 import math
@@ -49,16 +50,28 @@ class HangLease:
         self._checkpoint_step = 0
         self._checkpoint_since = 0.0
         self._last_tick: float | None = None
+        self._unheard = ""
+
+    def adopt(self, incarnation: str) -> None:
+        """The incarnation that was open when this service started: nobody of it was heard yet."""
+        self._unheard = incarnation
+
+    def heard(self, incarnation: str) -> None:
+        """A rank of it, or the supervisor of one, lives."""
+        if incarnation == self._unheard:
+            self._unheard = ""
 
     def beat(self, incarnation: str, rank: int, counter: int, *, now: float) -> None:
         """Note a rank's counter of work. Raises `UserError` for a rank that cannot exist."""
         if not 0 <= rank < 1 << 20:
             raise UserError(f"rank {rank} is not a rank")
+        self.heard(incarnation)
         self._follow(incarnation, now)
         self._counters[rank] = max(counter, self._counters.get(rank, counter))
 
     def acked(self, incarnation: str, step_seconds: float | None, *, now: float) -> None:
         """A step is in the weights of every rank; `step_seconds` is what it took, when known."""
+        self.heard(incarnation)
         self._follow(incarnation, now)
         self._stepped = True
         self._renewed_at = now
@@ -83,7 +96,7 @@ class HangLease:
         self._follow(situation.incarnation, now)
         if situation.checkpoint_step != self._checkpoint_step:
             self._checkpoint_step, self._checkpoint_since = situation.checkpoint_step, now
-        if gap > TICK_GAP_SECONDS:
+        if gap > TICK_GAP_SECONDS or situation.incarnation == self._unheard:
             self._renewed_at = self._checkpoint_since = now
         self._renew(situation, now)
         if self._checkpoint_step and now - self._checkpoint_since > self._checkpoint:

@@ -167,6 +167,8 @@ def new_job(
         checkpoint_seconds=float(config.training.checkpoint.deadline_seconds),
     )
     gang = store.gang()
+    if gang.open and gang.incarnation is not None:
+        hang.adopt(gang.incarnation)
     for step in store.metrics(max(0, gang.acked_step - STEPS_REMEMBERED), STEPS_REMEMBERED).steps:
         hang.remember(step.values.get("step_seconds"))
     job = Job(

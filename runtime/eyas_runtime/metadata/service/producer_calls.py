@@ -1,4 +1,7 @@
-"""What producers ask: register, prepare, lease, renew, commit, fail, return. All run in the store's thread."""
+"""What producers ask: register, prepare, lease, renew, commit, fail, return; and the restarts that supervisors tell.
+
+All run in the store's thread.
+"""
 
 from typing import Final
 
@@ -18,10 +21,8 @@ harm, because the first result wins and the second must be equal."""
 
 def register(job: Job, request: wire.RegisterRequest) -> wire.RegisterReply:
     """Admit the process and end what its predecessors of the same index held."""
-    holder, previous = request.holder, request.previous
+    holder = request.holder
     ended = job.store.register(holder, request.fingerprint, now=job.clock.wall())
-    if previous is not None and job.newest_holders.get(holder.index) != holder:
-        note_restart(job, f"producer-{holder.index}", previous)
     job.newest_holders[holder.index] = holder
     job.terms.drop(ended)
     claim = job.prepare_claim
@@ -36,19 +37,10 @@ def register(job: Job, request: wire.RegisterRequest) -> wire.RegisterReply:
     )
 
 
-def note_restart(job: Job, unit: str, previous: wire.PreviousEnd) -> None:
-    """A process came back in its pod: what ended its predecessor is an incident, over by now."""
-    message = f"ended and was started again in its pod: {previous.reason}"
-    job.store.add_incident(
-        wire.Incident(
-            klass="ChildExited",
-            unit=unit,
-            message=message,
-            detected=previous.time,
-            step=job.store.gang().acked_step,
-            recovered=job.clock.wall(),
-        )
-    )
+def restart(job: Job, request: wire.RestartRequest) -> wire.Empty:
+    """A supervisor of any role but the ranks' started its child again: an incident, over when work is seen after it."""
+    job.store.report_restart(request)
+    return wire.Empty()
 
 
 def prepare(job: Job, request: wire.PrepareRequest) -> wire.PrepareReply:

@@ -43,6 +43,7 @@ _ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     Route(wire.HEARTBEAT, consumers.heartbeat),
     Route(wire.CHECKPOINT_COMMIT, consumers.checkpoint_commit),
     Route(wire.EXIT, consumers.exit_),
+    Route(wire.RESTART, producers.restart),
     Route(wire.WATCH, consumers.watch, Topic.GANG, lambda reply: bool(reply.closed)),
     Route(wire.DRAIN, consumers.drain),
     Route(wire.STATUS, readers.status),

@@ -31,7 +31,6 @@ from eyas_runtime.metadata.service.clock import Clock, SystemClock
 from eyas_runtime.metadata.service.job import Job, new_job
 from eyas_runtime.metadata.service.limits import SHUTDOWN_SECONDS, LimitedServer
 from eyas_runtime.metadata.service.listen import BACKLOG, bind
-from eyas_runtime.metadata.service.producer_calls import note_restart
 from eyas_runtime.metadata.service.prometheus import Telemetry
 from eyas_runtime.metadata.service.reader_calls import audit_now, status_now
 from eyas_runtime.metadata.service.settings import Settings
@@ -39,7 +38,6 @@ from eyas_runtime.metadata.service.sweeper import Sweeper
 from eyas_runtime.metadata.service.tick import TICK_SECONDS, tick
 from eyas_runtime.metadata.service.waiting import Waiting
 from eyas_runtime.metadata.service.worker import Worker
-from eyas_runtime.process import previous_end
 
 _log: Final = logging.getLogger(__name__)
 CUT_SILENT_SECONDS: Final = 5.0
@@ -175,9 +173,6 @@ class Service:
         )
         self._job.wake_sweeper = self._sweeper.wake
         self._job.want_sweep = self._sweeper.want_sweep
-        previous = previous_end()
-        if previous is not None:
-            note_restart(self._job, "metadata", previous)
 
     async def _close_store(self) -> None:
         with contextlib.suppress(Transient):

@@ -251,13 +251,19 @@ class SQLiteBase:
             step=incident.step,
             recovered=incident.recovered,
             windows_replayed=incident.windows_replayed,
+            serial=incident.serial,
+            replaced=incident.replaced,
         )
         self._db.run("prune_incidents", keep=INCIDENTS_KEPT)
 
     def _close_gang(self, gang: GangRow, *, klass: str, message: str, now: float) -> None:
-        """Close an open incarnation and say why."""
+        """Close an open incarnation and say why. `now`: when it ended."""
         self._db.run("close_incarnations")
-        self._note(wire.Incident(klass=klass, unit="consumers", message=message, detected=now, step=gang.acked_step))
+        self._note(
+            wire.Incident(
+                klass=klass, unit="consumers", message=message, detected=now, step=gang.acked_step, serial=gang.attempt
+            )
+        )
 
     def _inexact(self, reason: str) -> None:
         self._db.run("add_inexact", reason=reason[:TEXT_MAX])

@@ -48,6 +48,8 @@ class Commits(Capture):
             self._db.run("clear_trouble", group=lease.group)
             if not self._tally_of(Sample.LOST):
                 self._db.run("recover_losses", now=now)
+            if accepted:
+                self._db.run("recover_children", now=now)
             end = self._schedule.end_of(self._progress().durable_step)
             if not self._db.integer("lease_keys_open", lease=lease.number, durable_end=end):
                 self._db.run("end_lease", lease_id=lease_id, reason="committed")

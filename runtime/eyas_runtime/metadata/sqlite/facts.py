@@ -128,7 +128,7 @@ class Facts(Capture, Orders):
         return Phase.COMPLETE if durable_step == total_steps else Phase.RUNNING
 
     def _incidents(self) -> tuple[wire.Incident, ...]:
-        names = ("klass", "unit", "message", "detected", "step", "recovered", "windows_replayed")
+        names = ("klass", "unit", "message", "detected", "step", "recovered", "windows_replayed", "serial", "replaced")
         rows = self._db.all("incidents", limit=INCIDENTS_SHOWN)
         return tuple(msgspec.convert(dict(zip(names, row, strict=True)), type=wire.Incident) for row in reversed(rows))
 

@@ -9,6 +9,7 @@ from eyas_contract import wire
 from eyas_contract.errors import Closed, Fenced, UserError
 from eyas_contract.exits import Exit
 from eyas_contract.ids import Incarnation
+from eyas_runtime.metadata.exits import describe_exit, incident_before_joining, restart_incident, unit_of
 from eyas_runtime.metadata.port import GangState
 from eyas_runtime.metadata.sqlite.needs import Needs
 
@@ -85,15 +86,31 @@ class Gang(Needs):
 
     def report_exit(self, request: wire.ExitRequest, *, now: float) -> None:
         self._assert_attempt(request.attempt)
-        gang, member = self._newest_gang(), self._db.one("member", process=request.process)
-        if gang is None or not gang.open or member is None or member[0] != gang.incarnation:
+        gang = self._newest_gang()
+        life = [self._db.one("member", process=process) for process in (request.process, *request.siblings)]
+        belonged = {row[0] for row in life if row is not None}
+        ended = request.time or now
+        known = self._db.one("child_exit_known", unit="consumers", detected=ended) is not None
+        if not (belonged or request.leaving or known):
+            with self._db.transaction():
+                self._note(incident_before_joining(request, ended=ended, step=self.gang().acked_step))
+        if gang is None or not gang.open or gang.incarnation not in belonged:
             return
         if request.code in _CLEAN_CODES and gang.ending:
             return
-        how = f"signal {-request.code}" if request.code < 0 else f"code {request.code}"
-        message = f"rank {request.rank} ended with {how}{': ' if request.reason else ''}{request.reason}"
         with self._db.transaction():
-            self._close_gang(gang, klass="ChildExited", message=message, now=now)
+            if request.leaving:
+                self._db.run("close_incarnations")
+            else:
+                self._close_gang(gang, klass="ChildExited", message=describe_exit(request), now=ended)
+
+    def report_restart(self, request: wire.RestartRequest) -> None:
+        unit, ended = unit_of(request), request.time
+        with self._db.transaction():
+            if self._db.one("child_exit_known", unit=unit, detected=ended) is None:
+                self._note(restart_incident(request, step=self.gang().acked_step))
+            elif request.ready:
+                self._db.run("child_replaced", unit=unit, detected=ended, replaced=request.ready)
 
     def closed_processes(self, attempt: int, processes: Sequence[str]) -> tuple[str, ...]:
         self._assert_attempt(attempt)

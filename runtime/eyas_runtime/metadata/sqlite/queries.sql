@@ -543,25 +543,41 @@ UPDATE checkpoints SET garbage_of = NULL WHERE directory = :directory
 -- ----------------------------------------------------------------------------------------------------------- facts
 
 -- name: add_incident
-INSERT INTO incidents (klass, unit, message, detected, step, recovered, windows_replayed)
-VALUES (:klass, :unit, :message, :detected, :step, :recovered, :windows_replayed)
+INSERT INTO incidents (klass, unit, message, detected, step, recovered, windows_replayed, serial, replaced)
+VALUES (:klass, :unit, :message, :detected, :step, :recovered, :windows_replayed, :serial, :replaced)
+
+-- name: child_exit_known
+SELECT 1 FROM incidents WHERE klass = 'ChildExited' AND unit = :unit AND detected = :detected
 
 -- name: prune_incidents
 DELETE FROM incidents WHERE number <= (SELECT max(number) FROM incidents) - :keep
 
 -- name: incidents
-SELECT klass, unit, message, detected, step, recovered, windows_replayed FROM incidents
+SELECT klass, unit, message, detected, step, recovered, windows_replayed, serial, replaced FROM incidents
 ORDER BY number DESC LIMIT :limit
 
 -- name: note_replay
 UPDATE incidents SET windows_replayed = :windows
-WHERE recovered = 0 AND windows_replayed < :windows AND klass NOT IN ('SampleLost', 'LeaseExpired')
+WHERE windows_replayed < :windows
+  AND number = (SELECT min(number) FROM incidents WHERE recovered = 0 AND unit = 'consumers')
+
+-- name: child_replaced
+UPDATE incidents SET replaced = :replaced
+WHERE replaced = 0 AND klass = 'ChildExited' AND unit = :unit AND detected = :detected
+
+-- name: ranks_replaced
+UPDATE incidents SET replaced = :now WHERE replaced = 0 AND recovered = 0 AND unit = 'consumers'
 
 -- name: recover_losses
 UPDATE incidents SET recovered = :now WHERE recovered = 0 AND klass IN ('SampleLost', 'LeaseExpired')
 
 -- name: recover_others
-UPDATE incidents SET recovered = :now WHERE recovered = 0 AND klass NOT IN ('SampleLost', 'LeaseExpired')
+UPDATE incidents SET recovered = :now
+WHERE recovered = 0 AND klass NOT IN ('SampleLost', 'LeaseExpired') AND (klass <> 'ChildExited' OR replaced > 0)
+
+-- name: recover_children
+UPDATE incidents SET recovered = :now
+WHERE recovered = 0 AND klass = 'ChildExited' AND unit <> 'consumers' AND replaced > 0
 
 -- name: add_inexact
 INSERT OR IGNORE INTO inexact (reason) VALUES (:reason)

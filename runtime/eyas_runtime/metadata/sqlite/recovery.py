@@ -49,6 +49,7 @@ class Recovery(Checkpoints):
                 now=now,
             )
             self._db.run("add_member", process=request.process, incarnation=incarnation, rank=0)
+            self._db.run("ranks_replaced", now=now)
         return self._reply(request)
 
     def fail_job(self, message: str, *, now: float) -> None:

@@ -251,7 +251,9 @@ CREATE TABLE incidents (
   detected REAL NOT NULL,
   step INTEGER NOT NULL DEFAULT 0,
   recovered REAL NOT NULL DEFAULT 0,
-  windows_replayed INTEGER NOT NULL DEFAULT 0
+  windows_replayed INTEGER NOT NULL DEFAULT 0,
+  serial INTEGER NOT NULL DEFAULT 0,
+  replaced REAL NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE inexact (

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from eyas_contract import wire
 from eyas_contract.errors import Conflict, EyasError, UserError
-from support.metadata_service import FINGERPRINT, job_config, prepared_inputs
+from support.metadata_service import job_config, prepared_inputs
 from support.service_world import World
 from support.small_job import Producer, Rank
 
@@ -263,15 +264,17 @@ def test_a_job_that_was_failed_stays_failed_over_a_restart(new_world: NewWorld) 
     assert producer.lease().finished
 
 
-def test_a_producer_that_was_restarted_in_its_pod_is_one_incident_with_its_cause(new_world: NewWorld) -> None:
+def test_a_restart_in_a_pod_is_one_incident_over_a_restart_of_the_service(new_world: NewWorld) -> None:
     world = new_world()
-    world.producer(0).register()
-    again = world.producer(0, restart=1)
-    previous = wire.PreviousEnd(time=world.job.clock.wall() - 2.0, reason="signal 9: SIGKILL")
-    request = wire.RegisterRequest(holder=again.holder, fingerprint=FINGERPRINT, previous=previous)
-    for _ in range(2):  # The answer may be lost; the incident is one all the same.
-        again.caller.call(wire.REGISTER, request)
+    told = wire.RestartRequest(
+        role="producer", index=1, serial=3, time=world.job.clock.wall() - 2.0, reason="signal 9: SIGKILL"
+    )
+    world.call(wire.RESTART, told)
+    world.restart()
+    world.call(wire.RESTART, told)  # The answer may be lost; the incident is one all the same.
+    world.call(wire.RESTART, msgspec.structs.replace(told, ready=world.job.clock.wall()))
     (incident,) = world.job.store.status().incidents
-    assert (incident.unit, incident.klass) == ("producer-0", "ChildExited")
+    assert (incident.unit, incident.klass, incident.serial) == ("producer-1", "ChildExited", 3)
     assert "SIGKILL" in incident.message
-    assert incident.recovered - incident.detected == pytest.approx(2.0)
+    assert incident.replaced - incident.detected == pytest.approx(2.0)
+    assert incident.recovered == 0.0

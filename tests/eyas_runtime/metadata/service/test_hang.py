@@ -57,6 +57,20 @@ def test_the_message_names_the_ranks_that_stand_still() -> None:
     assert "rank 1 " in why
 
 
+def test_an_incarnation_found_at_the_start_hangs_only_after_somebody_of_it_was_heard() -> None:
+    lease = hang_lease()
+    lease.adopt("i1")
+    assert first_hang(lease, WORKING, start=0.0, end=500.0, beats={}) == float("inf"), "its pods died with the service"
+    lease.heard("i1")
+    assert 560.0 <= first_hang(lease, WORKING, start=500.25, end=1000.0, beats={}) <= 561.0
+
+
+def test_a_heartbeat_of_an_adopted_incarnation_starts_its_term() -> None:
+    lease = hang_lease()
+    lease.adopt("i1")
+    assert first_hang(lease, WORKING, start=0.0, end=1000.0, beats={0: True}) < 66.0
+
+
 def test_nothing_due_is_no_hang_however_long_it_lasts() -> None:
     assert first_hang(hang_lease(), _with(due=False), start=0.0, end=5000.0, beats={}) == float("inf")
 
