@@ -75,6 +75,20 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     allow_restart_from_zero: bool = False
 
 
+class ParallelismConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many ranks one sample is split over; those of one sample are next to each other, tensor ranks innermost."""
+
+    tensor: int = 1
+    """Ranks that split heads, inner width and draft vocabulary."""
+    sequence: int = 1
+    """Ranks that split positions."""
+
+    @property
+    def ranks(self) -> int:
+        """Ranks that take the same samples."""
+        return self.tensor * self.sequence
+
+
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Optimizer and window."""
 
@@ -96,6 +110,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     dtype: Dtype = "float32"
     """Compute dtype; master weights and optimizer state are always float32."""
     deterministic: bool = True
+    parallelism: ParallelismConfig = ParallelismConfig()
     checkpoint: CheckpointConfig
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from eyas_contract import wire
+from eyas_contract.config import ParallelismConfig
 from support.draft_job import PROMPTS, draft_inputs, draft_job, prepared_of, put_features
 from support.gang import Forge, MiniJob
 
@@ -43,8 +44,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return draft_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-def draft_gang(folder: Path, forge: Forge, inputs: tuple[Path, Path], world_size: int = 2) -> MiniJob:
-    config = draft_job(folder, inputs)
+def draft_gang(
+    folder: Path, forge: Forge, inputs: tuple[Path, Path], world_size: int = 2, **training: object
+) -> MiniJob:
+    config = draft_job(folder, inputs, **training)  # type: ignore[arg-type]
     return MiniJob(
         folder,
         forge,
@@ -97,6 +100,26 @@ def test_one_rank_alone_is_exact_as_well(forge: Forge, inputs: tuple[Path, Path]
     with draft_gang(tmp_path / "killed", forge, inputs, 1) as job:
         job.run([{0: "train.after_step=kill@2"}, {0: "ckpt.after_data=kill"}, {0: "train.after_backward=kill"}])
         assert len(job.lives) == 4
+        assert finished(job) == clean
+
+
+SPLITS = [ParallelismConfig(sequence=2)]
+
+
+@pytest.mark.parametrize("parallelism", SPLITS, ids=["sequence"])
+def test_ranks_that_split_samples_are_exact_as_well(
+    forge: Forge,
+    inputs: tuple[Path, Path],
+    reference: tuple[str, list[float]],
+    tmp_path: Path,
+    parallelism: ParallelismConfig,
+) -> None:
+    with draft_gang(tmp_path / "clean", forge, inputs, parallelism=parallelism) as job:
+        job.run(lives_max=1)
+        clean = finished(job)
+    assert clean[1] == pytest.approx(reference[1], rel=1e-5)
+    with draft_gang(tmp_path / "killed", forge, inputs, parallelism=parallelism) as job:
+        job.run([{1: "train.after_backward=kill@2"}, {0: "ckpt.after_data=kill"}])
         assert finished(job) == clean
 
 

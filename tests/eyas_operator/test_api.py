@@ -46,6 +46,13 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("training.packing", {}, "spec.training.packing.maxTokens: is required"),
         ("training.packing", {"maxTokens": 7}, "spec.training.packing.maxTokens: must be at least 8"),
         ("training.packing", True, "spec.training.packing: must be an object"),
+        (
+            "training.parallelism",
+            {"sequence": 3},
+            "spec.training.parallelism: tensor x sequence must divide "
+            "spec.consumers.replicas x spec.consumers.processesPerPod",
+        ),
+        ("training.parallelism", {"sequence": 0}, "spec.training.parallelism.sequence: must be at least 1"),
         ("training.windowsize", 3, "spec.training.windowsize: is not a known field; did you mean windowSize?"),
         ("training.deterministic", "yes", "spec.training.deterministic: must be true or false"),
         ("target.model", (), "spec.target.model: is required"),

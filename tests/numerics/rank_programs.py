@@ -11,21 +11,26 @@ from eyas_runtime.train.eagle3.parallelize import ParallelConfig, make_mesh, par
 from eyas_runtime.train.eagle3.schedule import ScheduleConfig
 from eyas_runtime.train.eagle3.teacher import target_head
 from numerics.cases import a_case, a_sample
+from numerics.grid_programs import SHAPE, grid_here, split_draft, whole
 
 LENGTHS = (9, 5, 12, 7, 3, 8)
 
 
-def windows(rank: int, world: int, steps: int, micro: int, compute: str = "float32") -> dict[str, Tensor]:
+def windows(
+    rank: int, world: int, steps: int, micro: int, compute: str = "float32", sequence: int = 1, tensor: int = 1
+) -> dict[str, Tensor]:
     """Train `steps` windows of six samples in micro-batches of `micro` places.
 
     Returns the first window's full gradients before clipping (`grad.*`), the norms, and the final weights.
     """
-    case = a_case()
-    draft = case.draft.float()
+    case = a_case(**SHAPE)
     parallel = ParallelConfig(compute=compute)  # type: ignore[arg-type]
-    group = dist.group.WORLD
-    assert group is not None
-    parallelize(draft, make_mesh(group, "cpu"), parallel)
+    grid = grid_here(sequence, tensor)
+    assert grid.shard is not None
+    draft = split_draft(case, grid, torch.float32)
+    shapes = {name: parameter.shape for name, parameter in draft.named_parameters()}
+    parallelize(draft, make_mesh(grid.shard, "cpu"), parallel)
+    rank, world = rank // (sequence * tensor), world // (sequence * tensor)
     optim = OptimConfig(schedule=ScheduleConfig(learning_rate=0.01, total_steps=10, warmup_ratio=0.2))
     optimizer = make_optimizer(draft, optim)
     head = target_head(case.head, case.vocab, dtype=torch.float32)
@@ -44,12 +49,12 @@ def windows(rank: int, world: int, steps: int, micro: int, compute: str = "float
         if step == 0:
             for name, parameter in draft.named_parameters():
                 assert isinstance(parameter.grad, DTensor)
-                out[f"grad.{name}"] = parameter.grad.full_tensor().clone()
-        norms.append(optimizer_step(draft, optimizer, optim, step, group=group))
+                out[f"grad.{name}"] = whole(parameter.grad, shapes[name], grid).clone()
+        norms.append(optimizer_step(draft, optimizer, optim, step, group=grid.world))
     out["norms"] = torch.tensor(norms, dtype=torch.float64)
     for name, parameter in draft.named_parameters():
         assert isinstance(parameter, DTensor)
-        out[f"weight.{name}"] = parameter.full_tensor()
+        out[f"weight.{name}"] = whole(parameter, shapes[name], grid)
     return out
 
 

@@ -14,6 +14,7 @@ EAGLE3 = "eyas_runtime/train/eagle3"
 NUMERICS = ("tests/numerics/test_alignment.py", "tests/numerics/test_unroll.py")
 PACKING = ("tests/numerics/test_packing.py",)
 BATCH = ("tests/eyas_runtime/train/eagle3/test_batch.py",)
+SEQUENCE = ("tests/numerics/test_grid.py", "-k", "references and 2x1")
 SECONDS_MAX = 300
 
 
@@ -86,7 +87,7 @@ MUTANTS = {
     ),
     "acceptance-on-the-draft-scale": Mutant(file="loss.py", old="logits.sub_(lse[:, None]).exp_()", new="p.clone()"),
     "accuracy-over-pairs": Mutant(
-        file="loss.py", old='"supervised": plan.offset >= k', new='"supervised": plan.offset > k'
+        file="loss.py", old='"supervised": plan.pair_rows[k] >= 0', new='"supervised": plan.pair_rows[k] > 0'
     ),
     "cut-after-masking": Mutant(
         file="batch.py", old="loss_mask=mask[:limit]", new="loss_mask=mask[-limit:]", tests=BATCH
@@ -136,6 +137,28 @@ MUTANTS = {
         old="sharded.set_gradient_divide_factor(1.0)",
         new="sharded.set_gradient_divide_factor(2.0)",
         tests=("tests/numerics/test_sharding.py::test_a_rank_of_holes_reduces_with_the_others",),
+    ),
+    "no-halo": Mutant(file="split.py", old="beyond[row[first:last]] = True", new="pass", tests=SEQUENCE),
+    "halo-of-one-step": Mutant(
+        file="split.py", old="for row in plan.shifted:", new="for row in plan.shifted[:2]:", tests=SEQUENCE
+    ),
+    "loss-of-border-rows-on-both-ranks": Mutant(
+        file="split.py",
+        old="(plan.pair_rows < last)",
+        new="(plan.pair_rows <= last)",
+        tests=SEQUENCE,
+    ),
+    "key-gradients-stay-with-who-made-them": Mutant(
+        file="exchange.py",
+        old="return dealt(parts, ctx.line)[",
+        new="return parts[ctx.line.rank][",
+        tests=SEQUENCE,
+    ),
+    "keys-of-this-rank-only": Mutant(
+        file="exchange.py",
+        old="    parts = gathered(padded, line)\n",
+        new="    parts = padded.expand(line.size, *padded.shape)\n",
+        tests=SEQUENCE,
     ),
 }
 

@@ -49,7 +49,7 @@ def test_a_pack_has_the_references_loss_counts_and_gradients(lengths: tuple[int,
     total, outputs, want = case.reference(samples, 26.0)
     assert result.loss.item() == pytest.approx(total, rel=1e-12, abs=1e-15)
     for place, output in enumerate(outputs):
-        assert_same_counts(result, place, output)
+        assert_same_counts(result.counts, place, output)
     assert_same_gradients(got, want)
 
 
@@ -71,7 +71,7 @@ def test_any_pack_of_masks_holes_and_verdicts_equals_the_reference(
         total, outputs, want = case.reference([s for i, s in enumerate(samples) if s is not None and i in live], 3.0)
         assert result.loss.item() == pytest.approx(total, rel=1e-11, abs=1e-14)
         for place, output in zip(live, outputs, strict=True):
-            assert_same_counts(result, place, output)
+            assert_same_counts(result.counts, place, output)
         assert_same_gradients(got, want, rtol=1e-8)
     for place in set(range(len(pack))) - set(live):
         assert not result.counts[:, :, place].any()

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from numerics.cases import a_case, a_sample
+from numerics.grid_programs import SHAPE
 from numerics.rank_programs import LENGTHS
 from numerics.ranks import equal_bits, run_ranks
 
 Runs = Callable[..., list[dict[str, Tensor]]]
-WIDTHS = [(1, 6), (2, 3), (3, 1)]
-"""Ranks and places of a micro-batch: the last one accumulates two micro-batches on each rank."""
+WIDTHS = [(1, 6, 1, 1), (2, 3, 1, 1), (3, 1, 1, 1), (2, 2, 2, 1), (4, 3, 2, 1)]
+"""Ranks, places of a micro-batch (1 and 2 accumulate), ranks of a sequence, tensor ranks."""
+NAMES = ["1x6", "2x3", "3x1-accumulated", "one-sequence", "two-sequences"]
 
 
 @pytest.fixture(scope="module")
@@ -20,42 +22,47 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Three windows at a width; one run serves every claim about it."""
     done: dict[tuple[object, ...], list[dict[str, Tensor]]] = {}
 
-    def run(world: int, micro: int, compute: str = "float32", turn: int = 0) -> list[dict[str, Tensor]]:
-        key = (world, micro, compute, turn)
+    def run(
+        world: int, micro: int, sequence: int = 1, tensor: int = 1, compute: str = "float32", turn: int = 0
+    ) -> list[dict[str, Tensor]]:
+        key = (world, micro, sequence, tensor, compute, turn)
         if key not in done:
             folder = tmp_path_factory.mktemp("ranks")
             done[key] = run_ranks(
-                "numerics.rank_programs:windows", world, folder, steps=3, micro=micro, compute=compute
-            )
+                "numerics.rank_programs:windows", world, folder, steps=3, micro=micro, compute=compute,
+                sequence=sequence, tensor=tensor,
+            )  # fmt: skip
         return done[key]
 
     return run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "micro"), WIDTHS, ids=["1x6", "2x3", "3x1-accumulated"])
-def test_gradient_of_a_window_is_the_references_sum_at_every_width(runs: Runs, world: int, micro: int) -> None:
-    ranks = runs(world, micro)
-    case = a_case()
+@pytest.mark.parametrize("width", WIDTHS, ids=NAMES)
+def test_gradient_of_a_window_is_the_references_sum_at_every_width(runs: Runs, width: tuple[int, ...]) -> None:
+    ranks = runs(*width)
+    case = a_case(**SHAPE)
     _, _, want = case.reference([a_sample(case.config, n) for n in LENGTHS], float(sum(LENGTHS)))
     for tensors in ranks:
         for name, gradient in want.items():
             torch.testing.assert_close(tensors[f"grad.{name}"].double(), gradient, rtol=2e-4, atol=2e-6)
     squares = sum(float(g.square().sum()) for g in want.values())
-    assert float(ranks[0]["norms"][0]) == pytest.approx(squares**0.5, rel=1e-5)
+    for tensors in ranks:
+        assert float(tensors["norms"][0]) == pytest.approx(squares**0.5, rel=1e-5)
 
 
 @pytest.mark.slow
-def test_two_ranks_give_equal_bits_at_every_run_and_on_every_rank(runs: Runs) -> None:
-    first, second = runs(2, 3), runs(2, 3, turn=1)
+@pytest.mark.parametrize("width", [WIDTHS[1], WIDTHS[-1]], ids=[NAMES[1], NAMES[-1]])
+def test_equal_ranks_give_equal_bits_at_every_run_and_on_every_rank(runs: Runs, width: tuple[int, ...]) -> None:
+    first, second = runs(*width), runs(*width, turn=1)
     assert equal_bits(first[0], second[0])
-    assert equal_bits(first[0], first[1])
+    assert all(equal_bits(first[0], other) for other in first[1:])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("world", "micro"), WIDTHS[1:], ids=["2x3", "3x1"])
-def test_weights_after_three_windows_do_not_depend_on_the_width(runs: Runs, world: int, micro: int) -> None:
-    one, many = runs(*WIDTHS[0])[0], runs(world, micro)[0]
+@pytest.mark.parametrize("width", WIDTHS[1:], ids=NAMES[1:])
+def test_weights_after_three_windows_do_not_depend_on_the_width(runs: Runs, width: tuple[int, ...]) -> None:
+    one, many = runs(*WIDTHS[0])[0], runs(*width)[0]
     for name in one:
         torch.testing.assert_close(one[name], many[name], rtol=2e-3, atol=2e-4)
 

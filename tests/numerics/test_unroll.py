@@ -34,7 +34,7 @@ def test_loss_counts_and_gradients_equal_the_reference(shape: dict[str, object],
     total, outputs, want = case.reference(samples, 26.0)
     assert result.loss.item() == pytest.approx(total, rel=1e-12)
     for place, output in enumerate(outputs):
-        assert_same_counts(result, place, output)
+        assert_same_counts(result.counts, place, output)
     assert_same_gradients(got, want)
 
 
@@ -57,7 +57,7 @@ def test_every_mask_equals_the_reference(mask: list[int]) -> None:
     result, got = case.run(samples, 10.0)
     total, outputs, want = case.reference(samples, 10.0)
     assert result.loss.item() == pytest.approx(total, rel=1e-12, abs=1e-15)
-    assert_same_counts(result, 0, outputs[0])
+    assert_same_counts(result.counts, 0, outputs[0])
     assert_same_gradients(got, want)
 
 
@@ -73,7 +73,7 @@ def test_any_lengths_and_masks_equal_the_reference(masks: list[list[int]], steps
     total, outputs, want = case.reference(samples, 3.0)
     assert result.loss.item() == pytest.approx(total, rel=1e-11, abs=1e-14)
     for place, output in enumerate(outputs):
-        assert_same_counts(result, place, output)
+        assert_same_counts(result.counts, place, output)
     assert_same_gradients(got, want, rtol=1e-8)
 
 
@@ -91,7 +91,7 @@ def test_lk_losses_equal_the_reference(lk: LkConfig) -> None:
     result, got = case.run(samples, 19.0)
     total, outputs, want = case.reference(samples, 19.0)
     assert result.loss.item() == pytest.approx(total, rel=1e-12)
-    assert_same_counts(result, 1, outputs[1])
+    assert_same_counts(result.counts, 1, outputs[1])
     assert_same_gradients(got, want, rtol=1e-8)
 
 

@@ -65,6 +65,11 @@ def _mounts_are_free(spec: JobSpec) -> bool:
     )
 
 
+def _ranks_fill_the_grid(spec: JobSpec) -> bool:
+    ranks = spec.consumers.replicas * spec.consumers.processes_per_pod
+    return ranks % (spec.training.parallelism.tensor * spec.training.parallelism.sequence) == 0
+
+
 _ONE_SOURCE_CEL: Final = (
     "!has({0}.template) || !has({0}.template.spec) || !has({0}.template.spec.volumes) || "
     "{0}.template.spec.volumes.all(v, (has(v.persistentVolumeClaim) ? 1 : 0) + (has(v.configMap) ? 1 : 0) + "
@@ -134,6 +139,13 @@ RULES: Final = (
         message="needs spec.training.microBatchSize: 1, because a pack takes as many samples as fit in maxTokens",
         holds=lambda spec: spec.training.packing is None or spec.training.micro_batch_size == 1,
         cel="!has(self.training.packing) || self.training.microBatchSize == 1",
+    ),
+    Rule(
+        path="spec.training.parallelism",
+        message="tensor x sequence must divide spec.consumers.replicas x spec.consumers.processesPerPod",
+        holds=_ranks_fill_the_grid,
+        cel="(self.consumers.replicas * self.consumers.processesPerPod) % "
+        "(self.training.parallelism.tensor * self.training.parallelism.sequence) == 0",
     ),
     Rule(
         path="spec.consumers.gpus",

@@ -104,12 +104,12 @@ class Checkpointing(Model):
 
 
 class Parallelism(Model):
-    """Ways in which one sample is split over ranks."""
+    """Ranks that one sample is split over, for samples and drafts too large for one; the others split the samples."""
 
     tensor: Annotated[int, Field(ge=1, le=1)] = 1
     """Only 1 is offered in this version."""
-    sequence: Annotated[int, Field(ge=1, le=1)] = 1
-    """Only 1 is offered in this version."""
+    sequence: Annotated[int, Field(ge=1, le=64)] = 1
+    """Ranks that split the positions of a sample."""
 
 
 class Packing(Model):

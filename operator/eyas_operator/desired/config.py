@@ -119,6 +119,9 @@ def _training(build: Build) -> config.TrainingConfig:
         device="cuda" if build.spec.consumers.gpus else "cpu",
         dtype=training.dtype.value,
         deterministic=training.deterministic,
+        parallelism=config.ParallelismConfig(
+            tensor=training.parallelism.tensor, sequence=training.parallelism.sequence
+        ),
         checkpoint=config.CheckpointConfig(
             path=checkpoint_folder(build),
             every_steps=training.checkpoint.every_steps,

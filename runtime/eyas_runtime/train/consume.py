@@ -186,6 +186,7 @@ class Rank:
             micro_batch_size=training.micro_batch_size,
             packing_tokens=training.packing_tokens,
             normalisation=self._config.draft.normalisation,
+            ranks_per_sample=training.parallelism.ranks,
         )
 
 

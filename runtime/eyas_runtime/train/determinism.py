@@ -57,6 +57,8 @@ def training_fingerprint(config: JobConfig, device: torch.device, world_size: in
         **device_facts(device),
         "trainer": "eagle3",
         "world_size": str(world_size),
+        "sequence_ranks": str(training.parallelism.sequence),
+        "tensor_ranks": str(training.parallelism.tensor),
         "collectives": "nccl" if device.type == "cuda" else "gloo",
         "nccl_algorithm": os.environ.get("NCCL_ALGO", "") if device.type == "cuda" else "",
         "threads": str(training.threads),

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from eyas_contract import env, wire
 from eyas_contract.client import MetadataClient
 from eyas_contract.config import JobConfig
-from eyas_contract.errors import UserError
+from eyas_contract.errors import Bug, UserError
 from eyas_contract.ids import Incarnation
 from eyas_contract.refs import SampleRef
 from eyas_runtime.features.config import StoreConfig, open_blobs
@@ -21,6 +21,7 @@ from eyas_runtime.target_files import target_config
 from eyas_runtime.train import determinism, target_head
 from eyas_runtime.train.draft_trainer import DraftTrainer, Features
 from eyas_runtime.train.eagle3.config import DraftConfig, LossConfig
+from eyas_runtime.train.eagle3.grid import Grid, check_shape, check_world, make_grid
 from eyas_runtime.train.eagle3.optim import OptimConfig
 from eyas_runtime.train.eagle3.parallelize import ParallelConfig
 from eyas_runtime.train.eagle3.schedule import ScheduleConfig
@@ -57,6 +58,8 @@ class DraftEngine:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._config: JobConfig = context.config
+        parallelism = self._config.training.parallelism
+        check_world(world_size=context.identity.world_size, sequence=parallelism.sequence, tensor=parallelism.tensor)
         self._device = determinism.configure(self._config.training, context.identity.local_rank)
         self._log: ScalarLog | None = None
 
@@ -79,6 +82,8 @@ class DraftEngine:
 
     def trainer(self, prepared: wire.Prepared, total_steps: int) -> DraftTrainer:
         """See `Engine`."""
+        shape, parallelism = draft_config(self._config, prepared), self._config.training.parallelism
+        check_shape(shape, parallelism.tensor)
         parallel = _parallel(self._config)
         matrices = target_head.load_matrices(self._config.target, dtype=parallel.compute_dtype)
         vocab = vocab_of(prepared)
@@ -91,15 +96,15 @@ class DraftEngine:
         sharded = identity.world_size > 1 or parallel.compute != "float32"
         initial_from = self._config.draft.initial_from
         return DraftTrainer(
-            draft_config(self._config, prepared),
+            shape,
             loss_config(self._config),
             _optim(self._config, total_steps),
             parallel,
             matrices,
             vocab,
             device=self._device,
+            grid=_grid(self._config) if sharded else Grid(),
             packed=self._config.training.packing_tokens is not None,
-            group=dist.group.WORLD if sharded else None,
             seed=self._config.draft.seed,
             initial=None if initial_from is None else draft_reader(Path(initial_from)),
             seed_step=lambda step: determinism.seed_step(self._config.job_uid, step, identity.rank),
@@ -173,6 +178,18 @@ def vocab_of(prepared: wire.Prepared) -> VocabMap:
 
 def _d2t(prepared: wire.Prepared) -> "np.ndarray[Any, np.dtype[np.int64]]":
     return np.frombuffer(base64.b64decode(prepared.draft_to_target), dtype="<i8").astype(np.int64)
+
+
+def _grid(config: JobConfig) -> Grid:
+    world = dist.group.WORLD
+    if world is None:
+        raise Bug("the ranks have not met")
+    return make_grid(
+        world,
+        sequence=config.training.parallelism.sequence,
+        tensor=config.training.parallelism.tensor,
+        timeout_seconds=config.recovery.collective_timeout_seconds,
+    )
 
 
 def _parallel(config: JobConfig) -> ParallelConfig:

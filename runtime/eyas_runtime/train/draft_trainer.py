@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from eyas_contract.errors import UserError
@@ -19,6 +18,7 @@ from eyas_runtime.checkpoint.reader import CheckpointReader
 from eyas_runtime.train import draft_state
 from eyas_runtime.train.eagle3.batch import Captured, normalise, supervised_count
 from eyas_runtime.train.eagle3.config import AUX_LAYERS, DraftConfig, LossConfig
+from eyas_runtime.train.eagle3.grid import Grid
 from eyas_runtime.train.eagle3.loss import COUNTS
 from eyas_runtime.train.eagle3.metrics import metrics, step_counts
 from eyas_runtime.train.eagle3.model import Draft, initialise
@@ -55,19 +55,19 @@ class DraftTrainer:
         vocab: VocabMap,
         *,
         device: torch.device,
-        group: dist.ProcessGroup | None,
+        grid: Grid,
         seed: int,
         packed: bool = False,
         initial: Callable[[str], Tensor] | None = None,
         seed_step: Callable[[int], None] = lambda step: None,
     ) -> None:
-        """`group`: the ranks that shard; None trains the plain module on one rank in float32.
+        """`grid`: the ranks; one without shard ranks trains the plain module on one rank in float32.
 
         `packed`: micro-batches lie end to end instead of being padded. `initial` reads an existing draft's tensors by
         name; `seed_step` seeds the generators of a step.
         """
         self._config, self._loss, self._optim, self._parallel = config, loss, optim, parallel
-        self._vocab, self._device, self._group, self._seed = vocab, device, group, seed
+        self._vocab, self._device, self._grid, self._seed = vocab, device, grid, seed
         self._packed, self._initial, self._seed_step = packed, initial, seed_step
         self._embedding = matrices.embedding.to(device)
         self._head = target_head(matrices.output, vocab, dtype=parallel.compute_dtype, device=device)
@@ -81,7 +81,7 @@ class DraftTrainer:
 
     def initialise(self) -> None:
         """See `Trainer`."""
-        draft = Draft(self._config, self._loss, self._embedding, self._vocab)
+        draft = self._draft()
         if self._initial is None:
             initialise(draft, self._seed)
         else:
@@ -90,13 +90,16 @@ class DraftTrainer:
 
     def load(self, reader: CheckpointReader) -> None:
         """See `Trainer`."""
-        self._adopt(Draft(self._config, self._loss, self._embedding, self._vocab))
+        self._adopt(self._draft())
         draft_state.load(self._model, self._optimizer, self._d2t(), reader)
+
+    def _draft(self) -> Draft:
+        return Draft(self._config, self._loss, self._embedding, self._vocab, self._grid)
 
     def _adopt(self, draft: Draft) -> None:
         draft = draft.to(self._device)
-        if self._group is not None:
-            draft = parallelize(draft, make_mesh(self._group, self._device.type), self._parallel)
+        if self._grid.shard is not None:
+            draft = parallelize(draft, make_mesh(self._grid.shard, self._device.type), self._parallel)
         self._model = draft
         self._optimizer = make_optimizer(draft, self._optim)
         draft_state.prepare_optimizer(draft, self._optimizer)
@@ -133,7 +136,8 @@ class DraftTrainer:
         result = self._model(inputs, self._head, denominator)
         result.loss.backward()
         counts = result.counts.cpu()
-        self._counts += counts.sum(2)
+        if self._grid.counts:
+            self._counts += counts.sum(2)
         bad = ~torch.isfinite(counts).flatten(0, 1).all(0)
         return tuple(
             place for place, wrong in zip(batch.places, bad.tolist(), strict=True) if wrong and place is not None
@@ -157,7 +161,7 @@ class DraftTrainer:
 
     def apply(self, step: int) -> dict[str, float]:
         """See `Trainer`."""
-        norm = optimizer_step(self._model, self._optimizer, self._optim, step - 1, group=self._group)
+        norm = optimizer_step(self._model, self._optimizer, self._optim, step - 1, group=self._grid.world)
         if not torch.isfinite(torch.tensor(norm)):
             raise UserError(
                 f"training diverged at step {step}: the gradient's norm is not finite; lower training.learningRate"
@@ -166,7 +170,7 @@ class DraftTrainer:
 
     def pieces(self) -> Sequence[Piece]:
         """See `Trainer`."""
-        rank = 0 if self._group is None else self._group.rank()
+        rank = 0 if self._grid.world is None else self._grid.world.rank()
         return draft_state.pieces(self._model, self._optimizer, self._d2t(), rank)
 
     def _d2t(self) -> list[int]:

@@ -8,6 +8,7 @@ import msgspec
 
 from eyas_contract import env, wire
 from eyas_contract.client import MetadataClient
+from eyas_contract.errors import UserError
 from eyas_contract.ids import Incarnation
 from eyas_runtime.features.config import StoreConfig, open_blobs
 from eyas_runtime.train.engine import CHANNELS, Context
@@ -19,6 +20,8 @@ class FakeEngine:
     """See `Engine`."""
 
     def __init__(self, context: Context) -> None:
+        if context.config.training.parallelism.ranks > 1:
+            raise UserError("training.parallelism splits samples, which the fake trainer cannot: give 1 and 1")
         self._context = context
         self._groups: list[Group] = []
 

@@ -31,7 +31,7 @@ from eyas_runtime.train.group import Group
 from eyas_runtime.train.heartbeat import Work
 from eyas_runtime.train.ports import FeatureSource, OrderSource, S, Trainer
 from eyas_runtime.train.step import WindowResult, WindowStep
-from eyas_runtime.train.window import mine_of_prefetch, share_of
+from eyas_runtime.train.window import data_place, mine_of_prefetch, share_of
 
 _NOTHING_DUE: Final = b""
 
@@ -48,6 +48,8 @@ class LoopSettings:
     packing_tokens: int | None = None
     """Tokens of one packed micro-batch; None packs nothing."""
     normalisation: Normalisation
+    ranks_per_sample: int = 1
+    """Ranks next to each other that take the same samples and split each among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +120,10 @@ class TrainLoop(Generic[S]):
     def _train(self, order: wire.Order) -> None:
         parts, settings = self._parts, self._settings
         began = time.monotonic()
-        rank, world, packing = parts.group.rank, parts.group.world_size, settings.packing_tokens
+        packing = settings.packing_tokens
+        rank, world = data_place(
+            rank=parts.group.rank, world_size=parts.group.world_size, ranks_per_sample=settings.ranks_per_sample
+        )
         share = share_of(
             order,
             rank=rank,

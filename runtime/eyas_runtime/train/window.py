@@ -53,6 +53,11 @@ class Share:
         )
 
 
+def data_place(*, rank: int, world_size: int, ranks_per_sample: int) -> tuple[int, int]:
+    """(place, places) of `rank` among those that take different samples: neighbours split the same ones."""
+    return rank // ranks_per_sample, world_size // ranks_per_sample
+
+
 def share_of(
     order: wire.Order, *, rank: int, world_size: int, micro_batch_size: int, packing_tokens: int | None = None
 ) -> Share:

@@ -16,6 +16,7 @@ from eyas_runtime.checkpoint.store import CheckpointRoot
 from eyas_runtime.checkpoint.writer import CheckpointWriter, Save
 from eyas_runtime.train.draft_engine import draft_config, loss_config, vocab_of
 from eyas_runtime.train.draft_trainer import DraftTrainer, Features
+from eyas_runtime.train.eagle3.grid import Grid
 from eyas_runtime.train.eagle3.optim import OptimConfig
 from eyas_runtime.train.eagle3.parallelize import ParallelConfig
 from eyas_runtime.train.eagle3.schedule import ScheduleConfig
@@ -53,7 +54,7 @@ class Bench:
             self.matrices,
             vocab_of(self.prepared),
             device=torch.device("cpu"),
-            group=None,
+            grid=Grid(),
             seed=seed,
             packed=packed,
             initial=None if initial_from is None else draft_reader(initial_from),

@@ -8,7 +8,7 @@ from eyas_contract import wire
 from eyas_contract.ids import ObjectKey, sample_id
 from eyas_contract.refs import SampleRef
 from eyas_runtime.train.ports import Code
-from eyas_runtime.train.window import mine_of_prefetch, share_of
+from eyas_runtime.train.window import data_place, mine_of_prefetch, share_of
 
 
 def ref(sequence: int, tokens: int = 10, supervised: int = 4) -> SampleRef:
@@ -123,3 +123,14 @@ def test_verdicts_name_sequence_step_and_reason() -> None:
 def test_a_window_of_nothing_but_verdicts_has_no_live_sample(codes: bytes) -> None:
     share = share_of(order([ref(16), ref(17)]), rank=0, world_size=1, micro_batch_size=1)
     assert share.live(codes) == ()
+
+
+def test_ranks_that_split_a_sample_take_the_same_places_and_each_place_goes_to_one_such_set() -> None:
+    window = order([ref(16 + i) for i in range(5)])
+    shares = []
+    for rank in range(12):
+        place, places = data_place(rank=rank, world_size=12, ranks_per_sample=4)
+        shares.append(share_of(window, rank=place, world_size=places, micro_batch_size=1))
+    taken = [tuple(share.mine()) for share in shares]
+    assert all(taken[rank] == taken[rank - rank % 4] for rank in range(12))
+    assert sorted(place for first in taken[::4] for place in first) == [0, 1, 2, 3, 4]

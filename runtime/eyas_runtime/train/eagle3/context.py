@@ -5,6 +5,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from eyas_runtime.train.eagle3.grid import Line
+
 
 class Context(Protocol):
     """torch's own members, and the few plain values that our functions leave for their backward."""
@@ -19,6 +21,11 @@ class Context(Protocol):
     """What a fused kernel's backward wants besides tensors of ours."""
     dtype: torch.dtype
     """Dtype of the operand whose gradient was accumulated wider."""
+
+    line: Line
+    """Ranks among which something was exchanged."""
+    sizes: tuple[int, ...]
+    """Rows of each of them."""
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors until the backward pass."""

@@ -158,7 +158,7 @@ class _Objective(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         sums = _Sums(x, plan, loss, denominator, wants_grad)
         for k in range(loss.steps):
-            sums.count(k, plan.sample, {"supervised": plan.offset >= k})
+            sums.count(k, plan.sample, {"supervised": plan.pair_rows[k] >= 0})
         size = max(1, PAIR_BYTES // (loss.steps * weight.shape[0] * sums.total.element_size()))
         for start in range(0, hidden.shape[0], size):
             teacher = teach(hidden[start : start + size], head)

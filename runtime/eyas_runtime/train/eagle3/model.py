@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eyas_runtime.train.eagle3.config import AUX_LAYERS, DraftConfig, LossConfig
+from eyas_runtime.train.eagle3.grid import Grid
 from eyas_runtime.train.eagle3.vocab import VocabMap, check_vocab_map
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ class Draft(nn.Module):
     t2d: Tensor
     d2t: Tensor
 
-    def __init__(self, config: DraftConfig, loss: LossConfig, embedding: Tensor, vocab: VocabMap) -> None:
+    def __init__(
+        self, config: DraftConfig, loss: LossConfig, embedding: Tensor, vocab: VocabMap, grid: Grid | None = None
+    ) -> None:
         """`embedding` [V, H] is the target's, kept by reference in its own dtype; parameters are uninitialised.
 
         Raises `Corrupt` if the vocabulary map does not fit, `ValueError` if the embedding does not.
@@ -94,7 +97,7 @@ class Draft(nn.Module):
             raise ValueError(
                 f"the embedding is {tuple(embedding.shape)}, the draft needs {(config.vocab_size, config.hidden_size)}"
             )
-        self.config, self.loss = config, loss
+        self.config, self.loss, self.grid = config, loss, grid or Grid()
         self.fc = Projection(AUX_LAYERS * config.target_hidden_size, config.hidden_size)
         if config.fc_norm:
             self.fc_norm = nn.ModuleList(

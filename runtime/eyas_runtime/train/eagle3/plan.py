@@ -15,6 +15,15 @@ import torch
 from torch import Tensor
 
 from eyas_runtime.train.eagle3.batch import Batch
+from eyas_runtime.train.eagle3.grid import Line
+
+
+class KeyShares(NamedTuple):
+    """How the key rows of a split plan are spread over the ranks of a sequence."""
+
+    line: Line
+    sizes: tuple[int, ...]
+    """Of every rank; a rank's own key rows come first among its rows."""
 
 
 class Plan(NamedTuple):
@@ -35,10 +44,12 @@ class Plan(NamedTuple):
     """int64 [R]: indices into the key rows of the active positions, ascending."""
     query_slots: Tensor
     """int64 [R]: the active positions in the attention's layout."""
+    embed_rows: Tensor
+    """int64 [E]: indices into the key rows of the positions whose embedding half is shifted: the active ones first."""
     positions: Tensor
     """int64 [P]: t of each key row, counted from its own sample's start."""
     shifted: tuple[Tensor, ...]
-    """K times int64 [R]: index into the active rows of the position t+k."""
+    """K times int64 [R]: index into the embedding rows of the position t+k."""
     supervised: Tensor
     """int64 [N]: flat positions whose teacher is needed, ascending."""
     sample: Tensor
@@ -47,6 +58,8 @@ class Plan(NamedTuple):
     """int64 [N]: its t; the pair (supervised position s, step k) exists if k <= s."""
     pair_rows: Tensor
     """int64 [K, N]: index into the active rows of t-k, or -1 where there is none."""
+    shares: KeyShares | None = None
+    """Of a split plan (`split`): rows are this rank's, but `key_slots` are those of all ranks, rank after rank."""
 
 
 class _Grid(NamedTuple):
@@ -88,6 +101,7 @@ def make_plan(batch: Batch, steps: int) -> Plan:
         key_slots=key_slots.to(device),
         query_rows=query_rows.to(device),
         query_slots=key_slots[query_rows].to(device),
+        embed_rows=query_rows.to(device),
         positions=grid.column[key_flat].to(device),
         shifted=tuple(rows.to(device) for rows in _shifted(grid, active_flat, number, steps)),
         supervised=supervised_flat.to(device),

@@ -4,6 +4,7 @@ from eyas_runtime.train.eagle3.batch import Batch
 from eyas_runtime.train.eagle3.loss import Result, objective
 from eyas_runtime.train.eagle3.model import Draft
 from eyas_runtime.train.eagle3.plan import make_plan
+from eyas_runtime.train.eagle3.split import split_plan
 from eyas_runtime.train.eagle3.teacher import TargetHead
 from eyas_runtime.train.eagle3.unroll import unroll
 
@@ -16,6 +17,6 @@ def unrolled_loss(draft: Draft, batch: Batch, head: TargetHead, denominator: flo
     """
     if not denominator > 0:
         raise ValueError(f"the denominator is {denominator}; it is the window's true count, at least 1")
-    plan = make_plan(batch, draft.loss.steps)
+    plan = split_plan(make_plan(batch, draft.loss.steps), draft.grid.sequence)
     outputs = unroll(draft, batch, plan, draft.loss.steps)
     return objective(outputs, draft.lm_head.weight, batch.target, plan, head, draft.loss, denominator)

@@ -14,8 +14,9 @@ from torch.nn import functional
 from eyas_runtime.train.eagle3.attention import scatter, step_attention
 from eyas_runtime.train.eagle3.batch import Batch
 from eyas_runtime.train.eagle3.config import AUX_LAYERS
+from eyas_runtime.train.eagle3.exchange import gather_rows
 from eyas_runtime.train.eagle3.model import Draft
-from eyas_runtime.train.eagle3.plan import Plan
+from eyas_runtime.train.eagle3.plan import KeyShares, Plan
 from eyas_runtime.train.eagle3.products import linear
 from eyas_runtime.train.eagle3.rotary import rotate, rotation
 
@@ -70,6 +71,15 @@ def _heads(x: Tensor, head_dim: int) -> Tensor:
     return x.reshape(x.shape[0], x.shape[1] // head_dim, head_dim)
 
 
+def _of_all_ranks(k0: Tensor, v0: Tensor, shares: KeyShares | None) -> tuple[Tensor, Tensor]:
+    """Step 0's keys and values [P, G, E] of every sequence rank's own rows, rank after rank."""
+    if shares is None:
+        return k0, v0
+    own = torch.cat((k0, v0), dim=1)[: shares.sizes[shares.line.rank]]
+    k0, v0 = gather_rows(own, shares.line, shares.sizes).chunk(2, dim=1)
+    return k0, v0
+
+
 def unroll(draft: Draft, batch: Batch, plan: Plan, steps: int) -> list[Tensor]:
     """The final norm's output of every step at the active rows: K times [R, H], in the parameters' dtype."""
     config, layer, w = draft.config, draft.midlayer, _weights(draft)
@@ -82,10 +92,11 @@ def unroll(draft: Draft, batch: Batch, plan: Plan, steps: int) -> list[Tensor]:
 
     normed = layer.hidden_norm(fused)
     kv = linear(embedded, w.embed_kv)
-    embed_qkv = torch.cat((linear(embedded.index_select(0, plan.query_rows), w.embed_q), kv[plan.query_rows]), 1)
+    embed_qkv = torch.cat((linear(embedded.index_select(0, plan.embed_rows), w.embed_q), kv[plan.embed_rows]), 1)
     k0, v0 = _heads(kv + linear(normed, w.hidden_kv), config.head_dim).chunk(2, dim=1)
     turn = rotation(plan.positions, config.head_dim, config.rope_theta, dtype)
-    keys = scatter(rotate(k0, turn), plan.key_slots, plan.blocks)
+    k0, v0 = _of_all_ranks(rotate(k0, turn), v0, plan.shares)
+    keys = scatter(k0, plan.key_slots, plan.blocks)
     values = scatter(v0, plan.key_slots, plan.blocks)
 
     hidden = fused.index_select(0, plan.query_rows)
@@ -96,7 +107,7 @@ def unroll(draft: Draft, batch: Batch, plan: Plan, steps: int) -> list[Tensor]:
     for k in range(steps):
         turn = rotation(positions + k, config.head_dim, config.rope_theta, dtype)
         if k == 0:
-            q = embed_qkv[:, :width] + linear(normed.index_select(0, plan.query_rows), w.hidden_q)
+            q = embed_qkv[: positions.numel(), :width] + linear(normed.index_select(0, plan.query_rows), w.hidden_q)
             q = rotate(_heads(q, config.head_dim), turn)
         else:
             mixed = linear(layer.hidden_norm(hidden), w.hidden_qkv) + embed_qkv.index_select(0, plan.shifted[k])
