@@ -17,6 +17,7 @@ from torch import Tensor
 from eyas_contract.errors import Bug, UserError
 from eyas_contract.refs import PromptTask
 from eyas_contract.wire import Fingerprint
+from eyas_runtime.train.eagle3.config import AUX_LAYERS, capture_layers
 
 INPUT_IDS: Final = "input_ids"
 LOSS_MASK: Final = "loss_mask"
@@ -24,7 +25,6 @@ AUX: Final = "hidden_state"
 """The three captured layers, concatenated; the name that SpecForge's loader gives them."""
 LAST: Final = "target"
 """The last hidden state after the final norm."""
-AUX_LAYERS: Final = 3
 FIXED_BYTES_PER_TOKEN: Final = 9
 """int64 token id and uint8 mask."""
 DTYPES: Final[dict[str, torch.dtype]] = {
@@ -92,8 +92,6 @@ def layer_ids(given: tuple[int, int, int] | None, layers: int) -> tuple[int, int
 
     The defaults of a target of five or six layers name one layer twice, which is lawful.
     """
-    from eyas_runtime.train.eagle3.config import capture_layers
-
     if given is None:
         return capture_layers(layers)
     if len(set(given)) != AUX_LAYERS or tuple(sorted(given)) != tuple(given) or given[0] < 0 or given[-1] >= layers:

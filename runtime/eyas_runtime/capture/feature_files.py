@@ -23,7 +23,6 @@ from eyas_contract.refs import PromptTask
 from eyas_contract.wire import Fingerprint
 from eyas_runtime.capture.engine import (
     AUX,
-    AUX_LAYERS,
     INPUT_IDS,
     LAST,
     LOSS_MASK,
@@ -34,6 +33,7 @@ from eyas_runtime.capture.engine import (
 )
 from eyas_runtime.capture.fingerprint import fingerprint_of
 from eyas_runtime.inputs import feature_files
+from eyas_runtime.train.eagle3.config import AUX_LAYERS
 
 FILE_BYTES_MAX: Final = 8 << 30
 """Longest feature file after decompression: 128 Ki tokens of a 7168 wide bfloat16 target are 7 GiB."""

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from eyas_contract.errors import UserError
-from eyas_runtime.capture.engine import AUX, AUX_LAYERS, INPUT_IDS, LAST, LOSS_MASK
+from eyas_runtime.capture.engine import AUX, INPUT_IDS, LAST, LOSS_MASK
 from eyas_runtime.capture.feature_files import read_features
 from eyas_runtime.inputs import feature_files
 from eyas_runtime.offline.manifest import FeatureFile, Manifest, digest_of, name_below, write_manifest
+from eyas_runtime.train.eagle3.config import AUX_LAYERS
 
 
 def ingest(

@@ -24,7 +24,8 @@ from eyas_runtime.checkpoint.verify import retrying
 from eyas_runtime.checkpoint.writer import CheckpointWriter, Lineage
 from eyas_runtime.core.sequence import Schedule
 from eyas_runtime.process import mark_ready, run_role
-from eyas_runtime.train.engine import Context, Engine, Preload, make_engine
+from eyas_runtime.train.engine import Context, Engine
+from eyas_runtime.train.engines import Preload, make_engine
 from eyas_runtime.train.group import Group
 from eyas_runtime.train.heartbeat import Heartbeat, Work
 from eyas_runtime.train.loop import LoopSettings, Parts, TrainLoop

@@ -1,17 +1,13 @@
-"""What differs between the real and the fake trainer, behind one port, so that `consume` is one flow. Torch-free."""
+"""Port `Engine`: what differs between the real and the fake trainer, so that `consume` is one flow. Torch-free."""
 
-import importlib
-import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from eyas_contract import env, wire
+from eyas_contract import wire
 from eyas_contract.client import MetadataClient
 from eyas_contract.config import JobConfig
-from eyas_contract.errors import UserError
 from eyas_contract.ids import Incarnation
 from eyas_runtime.train.group import Group
 from eyas_runtime.train.ports import FeatureSource, Trainer
@@ -61,41 +57,3 @@ class Engine(Protocol):
     def close(self) -> None:
         """Leave the groups, flush what is logged."""
         ...
-
-
-MODULES: Final = {"fake": "eyas_runtime.train.fake_engine", "eagle3": "eyas_runtime.train.draft_engine"}
-
-
-class Preload:
-    """Imports an engine's modules behind the back of a rank that has files to compare or an answer to wait for.
-
-    Importing torch takes as long as the whole rest of a restart. Only modules are loaded here: thread counts are a
-    property of the thread that sets them, so the engine itself is made by the main thread.
-    """
-
-    def __init__(self, kind: str) -> None:
-        self._module = MODULES.get(kind)
-        self._thread = threading.Thread(target=self._run, name="preload", daemon=True)
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Until the modules are there. What an import raised is raised again by whoever imports them."""
-        self._thread.join()
-
-    def _run(self) -> None:
-        if self._module is not None:
-            with suppress(ImportError):
-                importlib.import_module(self._module)
-
-
-def make_engine(kind: str, context: Context) -> Engine:
-    """The engine called `kind`. Imports torch only for the real one. Raises `UserError` for an unknown one."""
-    if kind == "fake":
-        from eyas_runtime.train.fake_engine import FakeEngine
-
-        return FakeEngine(context)
-    if kind == "eagle3":
-        from eyas_runtime.train.draft_engine import DraftEngine
-
-        return DraftEngine(context)
-    raise UserError(f"{env.TRAINER} is {kind[:40]!r}; it must be eagle3 or fake")
