@@ -113,15 +113,7 @@ class Groups:
     """Which prompts make a capture group: what a lease would say, from the prepared inputs."""
 
     def __init__(self, config: JobConfig, prepared: wire.Prepared) -> None:
-        data, training = config.data, config.training
-        self._schedule = Schedule(
-            prompts=prepared.prompt_count,
-            window_size=training.window_size,
-            group_size=data.group_size,
-            epochs=data.epochs,
-            max_steps=training.max_steps,
-            seed=data.seed,
-        )
+        self._schedule = Schedule.of_job(config, prepared.prompt_count)
         self._files = _column(prepared.file_indices, "H")
         self._offsets = _column(prepared.offsets, "Q")
         self._tokens = _column(prepared.token_counts, "I")

@@ -12,6 +12,8 @@ from hashlib import blake2b
 from math import isqrt
 from typing import Final
 
+from eyas_contract.config import JobConfig
+
 _ROUNDS: Final = 8
 
 
@@ -83,6 +85,19 @@ class Schedule:
     epochs: int
     max_steps: int | None
     seed: int
+
+    @classmethod
+    def of_job(cls, config: JobConfig, prompts: int) -> "Schedule":
+        """The order of the job over its prepared prompts."""
+        data, training = config.data, config.training
+        return cls(
+            prompts=prompts,
+            window_size=training.window_size,
+            group_size=data.group_size,
+            epochs=data.epochs,
+            max_steps=training.max_steps,
+            seed=data.seed,
+        )
 
     @property
     def total(self) -> int:

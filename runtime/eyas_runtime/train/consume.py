@@ -118,16 +118,7 @@ class Rank:
                 return reply.prepared
 
     def _total_steps(self, prepared: wire.Prepared) -> int:
-        data, training = self._config.data, self._config.training
-        schedule = Schedule(
-            prompts=prepared.prompt_count,
-            window_size=training.window_size,
-            group_size=data.group_size,
-            epochs=data.epochs,
-            max_steps=training.max_steps,
-            seed=data.seed,
-        )
-        return max(1, schedule.total_steps)
+        return max(1, Schedule.of_job(self._config, prepared.prompt_count).total_steps)
 
     def _load(self, trainer: Trainer[Any], origin: Origin) -> None:
         if not origin.directory:

@@ -6,7 +6,6 @@ from eyas_contract import wire
 from eyas_contract.errors import UserError
 from eyas_contract.states import SampleEvent
 from eyas_runtime.core.prompts import Prompts, estimated_bytes
-from eyas_runtime.core.sequence import Schedule
 from eyas_runtime.metadata.fake.state import FakeBase
 from eyas_runtime.metadata.port import GroupNeed
 
@@ -27,15 +26,7 @@ class FakeInputs(FakeBase):
             raise UserError("data, tokenizer, template or target changed since the newest checkpoint was made")
         if not all(0 <= prompt < prepared.prompt_count for prompt in prepared.empty_prompts):
             raise UserError("prepared.empty_prompts names a prompt that is not there")
-        facts = self._facts
-        schedule = Schedule(
-            prompts=prepared.prompt_count,
-            window_size=facts.window_size,
-            group_size=facts.group_size,
-            epochs=facts.epochs,
-            max_steps=facts.max_steps,
-            seed=facts.seed,
-        )
+        schedule = self._facts.schedule(prepared.prompt_count)
         if self._durable_step > schedule.total_steps:
             raise UserError(f"the checkpoint is beyond the job's {schedule.total_steps} steps: epochs or data shrank")
         self._prepared, self._prompts = prepared, prompts

@@ -7,6 +7,7 @@ from eyas_contract.states import Sample, SampleEvent
 from eyas_runtime.checkpoint.names import parse_directory
 from eyas_runtime.core import recovery
 from eyas_runtime.core.retention import RecordedCheckpoint
+from eyas_runtime.metadata import wording
 from eyas_runtime.metadata.fake import incidents
 from eyas_runtime.metadata.fake.checkpoints import FakeCheckpoints
 from eyas_runtime.metadata.fake.state import CheckpointRow, GangRow
@@ -30,10 +31,7 @@ class FakeRecovery(FakeCheckpoints):
         self._close_former(request, plan, now=now)
         for directory in plan.struck:
             self._strike(directory)
-            message = f"checkpoint {directory} is off the line for ever: the ranks start from step {plan.step}"
-            self._note(
-                wire.Incident(klass="CheckpointStruck", unit=directory, message=message, detected=now, step=plan.step)
-            )
+            self._note(wording.checkpoint_struck(directory, step=plan.step, now=now))
         self._list_directories(request, plan, now=now)
         self._return_to(plan.step, shown, known=plan.known, now=now)
         self._fix_fingerprint(request, plan)
@@ -56,7 +54,7 @@ class FakeRecovery(FakeCheckpoints):
 
     def fail_job(self, message: str, *, now: float) -> None:
         self._failure = self._failure or message
-        self._note(wire.Incident(klass="JobFailed", unit="job", message=message, detected=now))
+        self._note(wording.job_failed(message, now=now))
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
@@ -106,8 +104,8 @@ class FakeRecovery(FakeCheckpoints):
         if former.open and former.ending:
             former.open = False
         elif former.open:
-            word = "the same attempt" if former.attempt == request.attempt else f"attempt {request.attempt}"
-            self._close_gang(former, klass="GangReplaced", message=f"the ranks were started again by {word}", now=now)
+            message = wording.replaced_by(request.attempt, former_attempt=former.attempt)
+            self._close_gang(former, klass="GangReplaced", message=message, now=now)
         replayed = recovery.windows_replayed(trained_step=former.acked_step, checkpoint_step=plan.step)
         self._incidents = incidents.replayed(self._incidents, replayed)
 
@@ -127,13 +125,7 @@ class FakeRecovery(FakeCheckpoints):
             if directory in request.refused or name.step > plan.step:
                 self._strike(directory)
         if request.refused:
-            names = ", ".join(request.refused[:8])
-            message = f"{len(request.refused)} checkpoints failed verification: {names}"
-            self._note(
-                wire.Incident(
-                    klass="CheckpointRefused", unit="checkpoints", message=message, detected=now, step=plan.step
-                )
-            )
+            self._note(wording.checkpoints_refused(request.refused, step=plan.step, now=now))
 
     def _return_to(self, step: int, shown: wire.PresentedCheckpoint | None, *, known: bool, now: float) -> None:
         self._durable_step, end = step, self._schedule.end_of(step)
@@ -186,20 +178,12 @@ class FakeRecovery(FakeCheckpoints):
             incarnation=shown.incarnation,
             receipt=shown.receipt,
         )
-        message = f"rows up to step {shown.step} were taken from the record in {shown.directory}"
-        self._note(
-            wire.Incident(klass="MetadataRestored", unit="metadata", message=message, detected=now, step=shown.step)
-        )
+        self._note(wording.metadata_restored(shown, now=now))
 
     def _fix_fingerprint(self, request: wire.ReconcileRequest, plan: recovery.Plan) -> None:
-        digest = request.fingerprint.digest
-        if plan.step == 0 or not self._training_fingerprint:
-            self._training_fingerprint, self._world_size = digest, request.world_size
+        fingerprint, world_size = self._training_fingerprint, self._world_size
+        if plan.step == 0 or not fingerprint:
+            self._training_fingerprint, self._world_size = request.fingerprint.digest, request.world_size
             return
-        if digest != self._training_fingerprint:
-            self._say_inexact(
-                f"trainingFingerprint: attempt {request.attempt} computes on {digest}, "
-                f"the line began on {self._training_fingerprint}"
-            )
-        if self._world_size and request.world_size != self._world_size:
-            self._say_inexact(f"worldSize: {request.world_size} ranks, the line began with {self._world_size}")
+        for reason in wording.inexact_computations(request, fingerprint=fingerprint, world_size=world_size):
+            self._say_inexact(reason)

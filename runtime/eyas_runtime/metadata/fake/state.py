@@ -120,15 +120,7 @@ class FakeBase:
 
     @property
     def _schedule(self) -> Schedule:
-        facts = self._facts
-        return Schedule(
-            prompts=0 if self._prepared is None else self._prepared.prompt_count,
-            window_size=facts.window_size,
-            group_size=facts.group_size,
-            epochs=facts.epochs,
-            max_steps=facts.max_steps,
-            seed=facts.seed,
-        )
+        return self._facts.schedule(0 if self._prepared is None else self._prepared.prompt_count)
 
     @property
     def _durable_end(self) -> int:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from eyas_contract import wire
 from eyas_contract.ids import SEQUENCE_MAX, ObjectKey, generation_of, sample_id
-from eyas_contract.states import Gang, Phase, Sample
+from eyas_contract.states import Gang, Sample
+from eyas_runtime.metadata import wording
 from eyas_runtime.metadata.fake.recovery import FakeRecovery
 from eyas_runtime.metadata.fake.state import ObjectRow
 from eyas_runtime.metadata.port import StoredObject, Usage
@@ -151,7 +152,9 @@ class InMemoryMetadataStore(_Objects):
         return wire.StatusReply(
             job_uid=self._facts.job_uid,
             store_epoch=self._facts.store_epoch,
-            phase=self._phase(),
+            phase=wording.phase_of(
+                failure=self._failure, durable_step=self._durable_step, total_steps=schedule.total_steps
+            ),
             failure=self._failure,
             attempt=self._attempt,
             incarnation=gang.incarnation or "",
@@ -183,20 +186,8 @@ class InMemoryMetadataStore(_Objects):
             weights_sha256=here[0].weights_sha256 if here else "",
             dead_letters=tuple(self._dead_letters(SEQUENCE_MAX)[:1000]),
             incidents=tuple(self._incidents[-64:]),
-            suspects=tuple(
-                f"group {suspect.group} (prompts {', '.join(map(str, suspect.prompts))}): "
-                f"{suspect.deaths} producers died"
-                for suspect in self.suspects(limit=8)
-            ),
+            suspects=wording.suspects_in_words(self.suspects(limit=8)),
         )
-
-    def _phase(self) -> Phase:
-        total_steps = self._schedule.total_steps
-        if self._failure:
-            return Phase.FAILED
-        if not total_steps:
-            return Phase.PREPARING
-        return Phase.COMPLETE if self._durable_step == total_steps else Phase.RUNNING
 
 
 def _stored(row: ObjectRow) -> StoredObject:

@@ -4,6 +4,7 @@ import msgspec
 
 from eyas_contract import wire
 from eyas_contract.ids import Incarnation, JobUid, LeaseToken, ObjectKey
+from eyas_runtime.core.sequence import Schedule
 
 
 class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +20,17 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     retain_objects: bool
     """True for ingested feature files: one object may serve several sequence numbers."""
     allow_restart_from_zero: bool = False
+
+    def schedule(self, prompts: int) -> Schedule:
+        """The order of the whole job over so many prepared prompts; 0 while it is not prepared."""
+        return Schedule(
+            prompts=prompts,
+            window_size=self.window_size,
+            group_size=self.group_size,
+            epochs=self.epochs,
+            max_steps=self.max_steps,
+            seed=self.seed,
+        )
 
 
 class LeaseGrant(msgspec.Struct, frozen=True, kw_only=True):

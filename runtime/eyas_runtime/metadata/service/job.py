@@ -99,15 +99,7 @@ class Job:
     def plan(self) -> tuple[Schedule, Prompts] | None:
         """The order of the whole job and its prompts, once the inputs are prepared."""
         if self._plan is None and (prepared := self.prepared()) is not None:
-            schedule = Schedule(
-                prompts=prepared.prompt_count,
-                window_size=self.facts.window_size,
-                group_size=self.facts.group_size,
-                epochs=self.facts.epochs,
-                max_steps=self.facts.max_steps,
-                seed=self.facts.seed,
-            )
-            self._plan = (schedule, Prompts.of(prepared))
+            self._plan = (self.facts.schedule(prepared.prompt_count), Prompts.of(prepared))
         return self._plan
 
     def total_steps(self) -> int:

@@ -116,15 +116,7 @@ class SQLiteBase:
 
     @property
     def _schedule(self) -> Schedule:
-        facts = self._facts
-        return Schedule(
-            prompts=0 if self._prepared is None else self._prepared.prompt_count,
-            window_size=facts.window_size,
-            group_size=facts.group_size,
-            epochs=facts.epochs,
-            max_steps=facts.max_steps,
-            seed=facts.seed,
-        )
+        return self._facts.schedule(0 if self._prepared is None else self._prepared.prompt_count)
 
     def _progress(self) -> Progress:
         row = self._db.one("progress")

@@ -7,7 +7,8 @@ import msgspec
 
 from eyas_contract import wire
 from eyas_contract.ids import SEQUENCE_MAX, sample_id
-from eyas_contract.states import Gang, Phase, Sample
+from eyas_contract.states import Gang, Sample
+from eyas_runtime.metadata import wording
 from eyas_runtime.metadata.sqlite.capture import Capture
 from eyas_runtime.metadata.sqlite.orders import Orders
 
@@ -77,7 +78,9 @@ class Facts(Capture, Orders):
         return wire.StatusReply(
             job_uid=self._facts.job_uid,
             store_epoch=self._facts.store_epoch,
-            phase=self._phase(progress.failure, progress.durable_step),
+            phase=wording.phase_of(
+                failure=progress.failure, durable_step=progress.durable_step, total_steps=schedule.total_steps
+            ),
             failure=progress.failure,
             attempt=progress.attempt,
             incarnation=gang.incarnation or "",
@@ -112,20 +115,8 @@ class Facts(Capture, Orders):
                 for row in self._db.all("dead_letters", high=SEQUENCE_MAX, limit=DEAD_LETTERS_SHOWN)
             ),
             incidents=self._incidents(),
-            suspects=tuple(
-                f"group {suspect.group} (prompts {', '.join(map(str, suspect.prompts))}): "
-                f"{suspect.deaths} producers died"
-                for suspect in self.suspects(limit=SUSPECTS_SHOWN)
-            ),
+            suspects=wording.suspects_in_words(self.suspects(limit=SUSPECTS_SHOWN)),
         )
-
-    def _phase(self, failure: str, durable_step: int) -> Phase:
-        total_steps = self._schedule.total_steps
-        if failure:
-            return Phase.FAILED
-        if not total_steps:
-            return Phase.PREPARING
-        return Phase.COMPLETE if durable_step == total_steps else Phase.RUNNING
 
     def _incidents(self) -> tuple[wire.Incident, ...]:
         names = ("klass", "unit", "message", "detected", "step", "recovered", "windows_replayed", "serial", "replaced")

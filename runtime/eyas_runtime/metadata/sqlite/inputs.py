@@ -31,14 +31,7 @@ class Inputs(SQLiteBase):
             expected = msgspec.json.decode(progress.expected_inputs, type=wire.Inputs)
             if expected != prepared.inputs:
                 raise UserError("data, tokenizer, template or target changed since the newest checkpoint was made")
-        schedule = Schedule(
-            prompts=prepared.prompt_count,
-            window_size=self._facts.window_size,
-            group_size=self._facts.group_size,
-            epochs=self._facts.epochs,
-            max_steps=self._facts.max_steps,
-            seed=self._facts.seed,
-        )
+        schedule = self._facts.schedule(prepared.prompt_count)
         if progress.durable_step > schedule.total_steps:
             raise UserError(f"the checkpoint is beyond the job's {schedule.total_steps} steps: epochs or data shrank")
         self._ledger = None

@@ -13,6 +13,7 @@ from eyas_contract.ids import SEQUENCE_MAX, Incarnation
 from eyas_contract.states import Sample, SampleEvent
 from eyas_runtime.checkpoint.names import parse_directory
 from eyas_runtime.core import recovery
+from eyas_runtime.metadata import wording
 from eyas_runtime.metadata.sqlite.checkpoints import Checkpoints
 
 
@@ -55,7 +56,7 @@ class Recovery(Checkpoints):
     def fail_job(self, message: str, *, now: float) -> None:
         with self._db.transaction():
             self._db.run("fail_job", message=message[:4000])
-            self._note(wire.Incident(klass="JobFailed", unit="job", message=message, detected=now))
+            self._note(wording.job_failed(message, now=now))
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
@@ -103,8 +104,8 @@ class Recovery(Checkpoints):
         if former.open and former.ending:
             self._db.run("close_incarnations")
         elif former.open:
-            word = "the same attempt" if former.attempt == request.attempt else f"attempt {request.attempt}"
-            self._close_gang(former, klass="GangReplaced", message=f"the ranks were started again by {word}", now=now)
+            message = wording.replaced_by(request.attempt, former_attempt=former.attempt)
+            self._close_gang(former, klass="GangReplaced", message=message, now=now)
         replayed = recovery.windows_replayed(trained_step=former.acked_step, checkpoint_step=plan.step)
         self._db.run("note_replay", windows=replayed)
         # Nobody may ask for them any more, and the new incarnation has its own.
@@ -113,10 +114,7 @@ class Recovery(Checkpoints):
 
     def _strike(self, directory: str, plan: recovery.Plan, *, now: float) -> None:
         self._db.run("strike_checkpoint", directory=directory)
-        message = f"checkpoint {directory} is off the line for ever: the ranks start from step {plan.step}"
-        self._note(
-            wire.Incident(klass="CheckpointStruck", unit=directory, message=message, detected=now, step=plan.step)
-        )
+        self._note(wording.checkpoint_struck(directory, step=plan.step, now=now))
 
     def _list_directories(self, request: wire.ReconcileRequest, plan: recovery.Plan, *, now: float) -> None:
         """Record what lies on the volume: strangers become garbage in the end, what failed never comes back."""
@@ -129,13 +127,7 @@ class Recovery(Checkpoints):
             if directory in request.refused or name.step > plan.step:
                 self._db.run("strike_checkpoint", directory=directory)
         if request.refused:
-            names = ", ".join(request.refused[:8])
-            message = f"{len(request.refused)} checkpoints failed verification: {names}"
-            self._note(
-                wire.Incident(
-                    klass="CheckpointRefused", unit="checkpoints", message=message, detected=now, step=plan.step
-                )
-            )
+            self._note(wording.checkpoints_refused(request.refused, step=plan.step, now=now))
 
     def _return_to(self, step: int, shown: wire.PresentedCheckpoint | None, *, known: bool, now: float) -> None:
         """Set the durable step, take the state as of it, and give back every sample above it.
@@ -203,21 +195,14 @@ class Recovery(Checkpoints):
             weights_sha256="",
             nbytes=0,
         )
-        message = f"rows up to step {shown.step} were taken from the record in {shown.directory}"
-        self._note(
-            wire.Incident(klass="MetadataRestored", unit="metadata", message=message, detected=now, step=shown.step)
-        )
+        self._note(wording.metadata_restored(shown, now=now))
 
     def _fix_fingerprint(self, request: wire.ReconcileRequest, plan: recovery.Plan) -> None:
         """The line's first start fixes what its steps are computed on; any other makes the result inexact."""
-        progress, digest = self._progress(), request.fingerprint.digest
-        if plan.step == 0 or not progress.training_fingerprint:
+        fingerprint, world_size = self._progress().training_fingerprint, self._progress().world_size
+        if plan.step == 0 or not fingerprint:
+            digest = request.fingerprint.digest
             self._db.run("set_training_fingerprint", fingerprint=digest, world_size=request.world_size)
             return
-        if digest != progress.training_fingerprint:
-            self._inexact(
-                f"trainingFingerprint: attempt {request.attempt} computes on {digest}, "
-                f"the line began on {progress.training_fingerprint}"
-            )
-        if progress.world_size and request.world_size != progress.world_size:
-            self._inexact(f"worldSize: {request.world_size} ranks, the line began with {progress.world_size}")
+        for reason in wording.inexact_computations(request, fingerprint=fingerprint, world_size=world_size):
+            self._inexact(reason)
