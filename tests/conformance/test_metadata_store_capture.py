@@ -315,20 +315,10 @@ def test_deaths_are_counted_for_the_group_and_forgotten_after_a_commit(stores: S
     assert actor.store.suspects(limit=1) == ()
 
 
-def test_all_captured_means_leased_ones_too(stores: Stores) -> None:
-    actor = stores.actor(5)
-    actor.capture_all(until=3)
-    lease = actor.lease()
-    assert actor.store.groups_in_need(limit=1) == ()
-    assert not actor.store.all_captured()
-    actor.commit(lease)
-    assert actor.store.all_captured()
-
-
 def test_ingested_object_serves_later_epochs_without_a_capture(stores: Stores) -> None:
     actor = stores.running(8, epochs=2, retain_objects=True)
     assert actor.store.usage().resident_objects == 8
-    assert actor.store.all_captured()
+    assert actor.store.groups_in_need(limit=1) == ()
     for _ in range(2):
         actor.train()
     actor.checkpoint()
@@ -410,5 +400,4 @@ def test_resident_objects_serve_every_group_that_was_leased_before(stores: Store
     actor.store.end_leases([lease.lease_id for lease in leases], reason="expired", now=NOW)
     actor.commit(actor.lease(group=0))
     assert actor.store.groups_in_need(limit=1) == ()
-    assert actor.store.all_captured()
     assert actor.store.usage().resident_objects == 3

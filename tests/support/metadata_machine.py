@@ -390,7 +390,6 @@ class StoreMachine(RuleBasedStateMachine):
             lambda actor: list(actor.store.all_committed_ids()),
             lambda actor: actor.store.suspects(limit=9),
             lambda actor: actor.store.metrics(0, 99),
-            lambda actor: actor.store.all_captured(),
         ):
             self.both(read)
 

@@ -12,10 +12,6 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-CAMEL: Final = ConfigDict(
-    alias_generator=to_camel, validate_by_name=True, extra="forbid", use_attribute_docstrings=True
-)
-
 
 class Model(BaseModel):
     """Base of every type in the spec: immutable, camelCase in JSON, unknown fields refused."""

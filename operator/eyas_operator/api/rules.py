@@ -196,24 +196,3 @@ def immutable_digest(spec: JobSpec) -> str:
     # A field that a later version adds and a job does not set must not make the job look changed.
     parts = spec.model_dump_json(include=set(IMMUTABLE), by_alias=True, exclude_none=True)
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
-
-
-def window_bytes_max(spec: JobSpec, *, hidden_size: int) -> int:
-    """Bytes of the features of one window whose samples all have `data.maxLength` tokens.
-
-    `hidden_size` is H of the target: a token has 4 H elements of the target's dtype, 8 bytes of its id and 1 of its
-    mask. The store must hold two windows, or the pipeline can stall.
-    """
-    element = 4 if spec.target.dtype == "float32" else 2
-    return spec.training.window_size * spec.data.max_length * (4 * hidden_size * element + 9)
-
-
-def resident_bytes_problem(spec: JobSpec, *, hidden_size: int) -> str | None:
-    """The error line when `store.maxResidentBytes` cannot hold two full windows of a target of hidden size H."""
-    needed = 2 * window_bytes_max(spec, hidden_size=hidden_size)
-    if spec.store.max_resident_bytes >= needed:
-        return None
-    return (
-        f"spec.store.maxResidentBytes: must be at least {needed}, two windows of {spec.training.window_size} samples "
-        f"of {spec.data.max_length} tokens of a target with hidden size {hidden_size}"
-    )

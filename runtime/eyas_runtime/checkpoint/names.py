@@ -15,7 +15,6 @@ STRUCK: Final = "struck.json"
 """Says that the service went back to an earlier step: the directory is of another line of history, for ever."""
 
 _DIRECTORY: Final = re.compile(r"step-([0-9]{9,12})\.a([0-9]{1,9})\.([0-9a-f]{8})")
-_SHARD: Final = re.compile(r"rank-([0-9]{5})-of-([0-9]{5})\.safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +43,3 @@ def parse_directory(name: str) -> DirectoryName | None:
 def shard_name(rank: int, world_size: int) -> str:
     """For example `rank-00000-of-00002.safetensors`."""
     return f"rank-{rank:05d}-of-{world_size:05d}.safetensors"
-
-
-def is_shard(name: str) -> bool:
-    """Whether `name` is a shard's."""
-    return _SHARD.fullmatch(name) is not None

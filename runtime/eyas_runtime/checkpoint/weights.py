@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from eyas_runtime.checkpoint.pieces import ITEM_BYTES, Piece
+from eyas_runtime.checkpoint.pieces import ITEM_BYTES
 from eyas_runtime.checkpoint.reader import SliceReader
 
 WEIGHTS: Final = "weights/"
@@ -41,17 +41,6 @@ class WeightsHasher:
     def hexdigest(self) -> str:
         """64 hex digits."""
         return self._state.hexdigest()
-
-
-def of_pieces(pieces: Iterable[Piece]) -> str:
-    """Digest of whole tensors held in memory (names without prefix)."""
-    state = WeightsHasher()
-    for piece in sorted(pieces, key=lambda piece: piece.name):
-        if piece.extent != piece.shape:
-            raise ValueError(f"{piece.name} is not whole")
-        state.begin(piece.name, piece.dtype, piece.shape)
-        state.update(piece.data)
-    return state.hexdigest()
 
 
 def of_checkpoint(reader: SliceReader, *, tick: Callable[[], None] = lambda: None) -> str:

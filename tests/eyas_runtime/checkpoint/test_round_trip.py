@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from eyas_runtime.checkpoint import weights
-from eyas_runtime.checkpoint.pieces import Piece
 from eyas_runtime.checkpoint.reader import CheckpointReader
 from eyas_runtime.checkpoint.store import CheckpointRoot
 from support.checkpoints import example_pieces, make_root, save_checkpoint
@@ -59,25 +57,6 @@ def test_the_weights_digest_is_names_dtypes_shapes_and_bytes_in_name_order(tmp_p
         state.update(json.dumps(line, sort_keys=True, separators=(",", ":")).encode() + b"\n")
         state.update(whole_bytes()[f"weights/{name}"])
     assert request.weights_sha256 == state.hexdigest()
-
-
-def test_the_weights_digest_sees_weights_and_not_the_optimizer(tmp_path: Path) -> None:
-    def digest(changed: str) -> str:
-        pieces = [
-            Piece(
-                name=piece.name,
-                dtype=piece.dtype,
-                shape=piece.shape,
-                offset=piece.offset,
-                extent=piece.extent,
-                data=memoryview(bytes(len(piece.data))) if piece.name == changed else piece.data,
-            )
-            for piece in example_pieces(0, 1)
-        ]
-        return weights.of_pieces(piece for piece in pieces if piece.name.startswith("weights/"))
-
-    assert digest("weights/fc.weight") != digest("none")
-    assert digest("optimizer/exp_avg/fc.weight") == digest("none")
 
 
 def test_shards_are_ordinary_safetensors_files(tmp_path: Path) -> None:

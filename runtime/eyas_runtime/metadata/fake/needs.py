@@ -83,11 +83,6 @@ class FakeNeeds(FakeInputs):
                 break
         return tuple(found)
 
-    def all_captured(self) -> bool:
-        if self._prepared is None or self._is_blind():
-            return False
-        return not any(self._in_need(group) for group in range(self._schedule.total_groups))
-
     def _is_blind(self) -> bool:
         return self._facts.store_epoch > 1 and not self._gangs
 

@@ -31,10 +31,6 @@ class CaptureRecords(Protocol):
         """
         ...
 
-    def all_captured(self) -> bool:
-        """No sequence number is left to capture, leased ones included; some may still be lost later."""
-        ...
-
     def grant(self, grant: LeaseGrant, *, now: float) -> wire.CaptureLease:
         """Write lease, reservation and minted keys. The same holder and request_id get the stored lease again."""
         ...

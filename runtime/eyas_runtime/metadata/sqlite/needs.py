@@ -36,15 +36,6 @@ class Needs(SQLiteBase):
                 break
         return tuple(found)
 
-    def all_captured(self) -> bool:
-        progress, schedule = self._progress(), self._schedule
-        if not schedule.total or self._is_blind():
-            return False
-        end = schedule.end_of(progress.durable_step)
-        if any(self._members_in_need(group) for group in range(self._frontier(), schedule.total_groups)):
-            return False
-        return not self._db.integer("any_in_need", low=end)
-
     # --- reading only --------------------------------------------------------------------------------------------
 
     def _is_blind(self) -> bool:

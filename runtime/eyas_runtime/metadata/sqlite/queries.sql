@@ -167,9 +167,6 @@ WHERE state IN ('pending', 'lost') AND sequence >= :low AND sequence < :high
   )
 ORDER BY sequence LIMIT 1
 
--- name: any_in_need
-SELECT EXISTS (SELECT 1 FROM samples WHERE state IN ('pending', 'lost') AND sequence >= :low)
-
 -- --------------------------------------------------------------------------------------------------------- objects
 
 -- name: add_object

@@ -4,7 +4,7 @@ The D most frequent tokens at supervised positions are kept, ties going to the l
 fill up. `d2t` holds offsets, as the serving engines expect: target id = draft id + d2t[draft id].
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,25 +26,6 @@ class VocabMap:
     def target_ids(self) -> Int64Array:
         """int64 [D], ascending: the target's token of each draft token."""
         return self.d2t + np.arange(len(self.d2t), dtype=np.int64)
-
-
-def count_tokens(samples: Iterable[tuple[Sequence[int], Sequence[int]]], vocab_size: int) -> Int64Array:
-    """int64 [V] counts of tokens at supervised positions.
-
-    `samples` yields (input_ids, loss_mask) of equal length, unshifted. Raises `UserError` for an id outside the
-    vocabulary: the tokenizer is not the target's.
-    """
-    counts = np.zeros(vocab_size, dtype=np.int64)
-    for input_ids, loss_mask in samples:
-        ids = np.asarray(input_ids, dtype=np.int64)
-        mask = np.asarray(loss_mask) != 0
-        if ids.shape != mask.shape:
-            raise UserError(f"a sample has {ids.size} tokens and a loss mask of {mask.size}")
-        kept = ids[mask]
-        if kept.size and (kept.min() < 0 or kept.max() >= vocab_size):
-            raise UserError(f"a token id is outside 0..{vocab_size - 1}: the tokenizer is not the target's")
-        counts += np.bincount(kept, minlength=vocab_size)
-    return counts
 
 
 def build_vocab_map(counts: Int64Array | Sequence[int], draft_vocab_size: int) -> VocabMap:

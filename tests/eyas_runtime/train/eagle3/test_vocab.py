@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyas_contract.errors import Corrupt, UserError
-from eyas_runtime.train.eagle3.vocab import VocabMap, build_vocab_map, check_vocab_map, count_tokens
+from eyas_runtime.train.eagle3.vocab import VocabMap, build_vocab_map, check_vocab_map
 
 counts_and_size = st.lists(st.integers(0, 5), min_size=1, max_size=40).flatmap(
     lambda counts: st.tuples(st.just(counts), st.integers(1, len(counts)))
@@ -56,17 +56,6 @@ def test_a_draft_vocabulary_outside_the_targets_is_refused(size: int) -> None:
 def test_negative_counts_are_refused() -> None:
     with pytest.raises(UserError):
         build_vocab_map([1, -1], 1)
-
-
-def test_only_supervised_tokens_are_counted() -> None:
-    counts = count_tokens([([1, 2, 2, 3], [0, 1, 1, 0]), ([3], [1])], 5)
-    assert counts.tolist() == [0, 0, 2, 1, 0]
-
-
-@pytest.mark.parametrize("sample", [([5], [1]), ([-1], [1]), ([1, 2], [1])])
-def test_tokens_that_are_not_the_targets_are_refused(sample: tuple[list[int], list[int]]) -> None:
-    with pytest.raises(UserError):
-        count_tokens([sample], 5)
 
 
 def test_prepare_can_use_the_map_without_torch() -> None:
