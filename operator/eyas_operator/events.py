@@ -34,11 +34,13 @@ def _fresh(old: JobStatus, new: JobStatus) -> list[Incident]:
     return [
         incident
         for incident in new.incidents
-        if incident.source == "Operator" and (incident.unit, incident.serial, incident.detected_time) not in known
+        if incident.restart and (incident.unit, incident.serial, incident.detected_time) not in known
     ]
 
 
 def _replaced(incident: Incident) -> Event:
+    if incident.source == "Service":
+        return _restarted_in_place(incident)
     gang = incident.unit == "consumers"
     where = f" on {incident.node}" if incident.node else ""
     message = f"{incident.unit} {incident.serial}{where}: {incident.klass}: {incident.message}"
@@ -46,6 +48,17 @@ def _replaced(incident: Incident) -> Event:
         type="Warning",
         reason="ConsumerGangRestarted" if gang else "PodReplaced",
         message=message[:_MESSAGE_CHARACTERS_MAX],
+        action="Restart",
+    )
+
+
+def _restarted_in_place(incident: Incident) -> Event:
+    """Nobody has to act on a process that came back in its pod; a hang is worth a look."""
+    hang = incident.klass == "Hang"
+    return Event(
+        type="Warning" if hang else "Normal",
+        reason="HangDetected" if hang else "ProcessRestarted",
+        message=f"{incident.unit}: {incident.message}"[:_MESSAGE_CHARACTERS_MAX],
         action="Restart",
     )
 

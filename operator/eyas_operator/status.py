@@ -137,7 +137,7 @@ def _producers_ready(moment: Moment, status: JobStatus) -> Verdict:
 def _recovering(status: JobStatus) -> Verdict:
     if status.stage in (Stage.ENDED, Stage.SUSPENDED):
         return "False", "NotRunning", "the job does not run"
-    incidents = [incident for incident in status.incidents if incident.source == "Operator" and incident.open]
+    incidents = [incident for incident in status.incidents if incident.restart and incident.open]
     if not incidents:
         return "False", "NoOpenIncident", "work was seen after every incident"
     newest = incidents[-1]

@@ -27,7 +27,10 @@ class Telemetry:
             f"{PREFIX}_operator_reconcile_duration_seconds", "Duration of one pass.", registry=self.registry
         )
         self._restarts = Counter(
-            f"{PREFIX}_restarts", "Restarts of pods and gangs.", [*_JOB, "role", "class"], registry=self.registry
+            f"{PREFIX}_restarts",
+            "Restarts of pods, gangs, and processes in their pods.",
+            [*_JOB, "role", "class"],
+            registry=self.registry,
         )
         self._recovery = Histogram(
             f"{PREFIX}_recovery_seconds",
@@ -59,11 +62,13 @@ class Telemetry:
         """Count what changed between two stored statuses, and set the gauges."""
         before = {_key(incident): incident for incident in old.incidents}
         for incident in new.incidents:
+            if not incident.restart:
+                continue
             known = before.get(_key(incident))
             role = incident.unit.rstrip("0123456789").rstrip("-")
-            if known is None and incident.source == "Operator":
+            if known is None:
                 self._restarts.labels(job.namespace, job.name, role, incident.klass).inc()
-            if not incident.open and incident.seconds >= 0 and (known is None or known.open):
+            if incident.seconds >= 0 and (known is None or known.open):
                 self._recovery.labels(role, incident.klass).observe(incident.seconds)
         self._gauges(job, new)
 

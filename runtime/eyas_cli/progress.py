@@ -7,7 +7,6 @@ a terminal. Rates come from the service's own counters, never from log text.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,11 +14,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from eyas_cli.incidents import IncidentNews, incident_line
+from eyas_contract.states import Phase
 from eyas_contract.wire import StatusReply
 from eyas_operator.api.status import Incident
 
 INCIDENTS_SHOWN = 6
 _MIB = 1 << 20
+PREPARING = "preparing the inputs"
+RUNNING = "Running"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,52 +49,50 @@ def duration(seconds: float) -> str:
 
 
 def remaining(status: StatusReply) -> str:
-    """Time to the last step at the present rate, or an empty string while there is no rate."""
-    if status.steps_per_second <= 0 or not status.total_steps:
+    """Time to the last step at the present rate, or an empty string without a rate or without a step to go."""
+    if status.steps_per_second <= 0 or status.acked_step >= status.total_steps:
         return ""
     return duration((status.total_steps - status.acked_step) / status.steps_per_second)
 
 
-def training(status: StatusReply) -> str:
-    """Step, loss, acceptance and time left on one line."""
+def training(status: StatusReply, *, steady: bool) -> str:
+    """Step, loss, acceptance and, while steps come steadily, time left, on one line."""
     parts = [f"step {status.acked_step}/{status.total_steps or '?'}"]
     metrics = status.last_metrics
     if "loss" in metrics:
         parts.append(f"loss {metrics['loss']:.4f}")
     if "acceptance_0" in metrics:
         parts.append(f"acceptance {metrics['acceptance_0']:.3f}")
-    if left := remaining(status):
+    if steady and (left := remaining(status)):
         parts.append(f"ETA {left}")
     return "  ".join(parts)
 
 
 def capturing(status: StatusReply) -> str:
     """Samples captured, in the pool, trained."""
-    pool = f"{status.resident_bytes / _MIB:.0f} of {status.cap_bytes / _MIB:.0f} MiB"
+    cap = f" of {_mebibytes(status.cap_bytes)}" if status.cap_bytes else ""
+    pool = f"{_mebibytes(status.resident_bytes)}{cap} MiB"
     text = (
         f"captured {status.samples_committed}/{status.total_samples or '?'}  "
         f"in the pool {status.resident_objects} ({pool})  trained {status.samples_trained}"
     )
-    return f"{text}  paused: {status.paused}" if status.paused else text
+    return f"{text}  capture waits: {status.paused}" if status.paused else text
 
 
-def clock(rfc3339: str) -> str:
-    """Local time of day of an RFC 3339 instant."""
-    return datetime.fromisoformat(rfc3339).astimezone().strftime("%H:%M:%S") if rfc3339 else "--:--:--"
-
-
-def incident_line(incident: Incident) -> str:
-    """Time, unit, class, message and what the recovery took."""
-    took = f" (next step after {incident.seconds} s)" if incident.seconds >= 0 else ""
-    return f"{clock(incident.detected_time)} {incident.unit} {incident.klass}: {incident.message}{took}"
+def _mebibytes(count: int) -> str:
+    size = count / _MIB
+    return f"{size:.1f}" if size < 10 else f"{size:.0f}"
 
 
 def line(view: View) -> str:
     """One plain line for logs and pipes."""
-    if view.status is None:
-        waiting = ", ".join(role for role, (ready, desired) in view.roles.items() if ready < desired)
-        return f"{view.name} {view.state}" + (f": waiting for {waiting}" if waiting else "")
-    return f"{view.name} {view.state}  {training(view.status)}  {capturing(view.status)}"
+    status = view.status
+    if status is not None and status.total_steps:
+        return f"{view.name} {view.state}  {training(status, steady=view.state == RUNNING)}  {capturing(status)}"
+    waiting = ", ".join(role for role, (ready, desired) in view.roles.items() if ready < desired)
+    doing = [PREPARING] if status is not None and status.phase is Phase.PREPARING else []
+    doing += [f"waiting for {waiting}"] if waiting else []
+    return f"{view.name} {view.state}" + (f": {'; '.join(doing)}" if doing else "")
 
 
 def screen(view: View) -> RenderableType:
@@ -102,20 +103,26 @@ def screen(view: View) -> RenderableType:
     if status is not None:
         if not status.exact:
             head.append(f"  not exact: {'; '.join(status.inexact_reasons)}", style="yellow")
-        bars = Table.grid(padding=(0, 2))
-        samples, steps = status.total_samples or 1, status.total_steps or 1
-        bars.add_row("captured", ProgressBar(samples, status.samples_committed, 40), capturing(status))
-        bars.add_row("trained", ProgressBar(steps, status.acked_step, 40), training(status))
-        bars.add_row("durable", ProgressBar(steps, status.durable_step, 40), f"step {status.durable_step}")
-        rows.append(bars)
+        rows.append(_bars(view, status) if status.total_steps else Text(PREPARING))
     roles = Text("roles     ")
     for role, (ready, desired) in view.roles.items():
         roles.append(f"{role} {ready}/{desired}  ", style="green" if ready >= desired else "yellow")
-    rows.append(roles)
+    if any(desired for _, desired in view.roles.values()):
+        rows.append(roles)
     if view.incidents:
         rows.append(Text(f"incidents ({len(view.incidents)})", style="bold"))
         rows.extend(Text(f"  {incident_line(entry)}", style="red") for entry in view.incidents[-INCIDENTS_SHOWN:])
     return Group(*rows)
+
+
+def _bars(view: View, status: StatusReply) -> RenderableType:
+    bars = Table.grid(padding=(0, 2))
+    samples, steps = status.total_samples or 1, status.total_steps
+    bars.add_row("captured", ProgressBar(samples, status.samples_committed, 40), capturing(status))
+    text = training(status, steady=view.state == RUNNING)
+    bars.add_row("trained", ProgressBar(steps, status.acked_step, 40), text)
+    bars.add_row("durable", ProgressBar(steps, status.durable_step, 40), f"step {status.durable_step}")
+    return bars
 
 
 class Progress:
@@ -127,7 +134,8 @@ class Progress:
         self._quiet_seconds = quiet_seconds
         self._said = 0.0
         self._state = ""
-        self._incidents = 0
+        self._line = ""
+        self._news = IncidentNews()
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -143,10 +151,9 @@ class Progress:
         if self._live:
             self._live.update(screen(view))
             return
-        for incident in view.incidents[self._incidents :]:
-            self._console.print(f"incident {incident_line(incident)}", highlight=False, soft_wrap=True)
-        self._incidents = max(self._incidents, len(view.incidents))
-        now = time.monotonic()
-        if view.state != self._state or now - self._said >= self._quiet_seconds:
-            self._console.print(line(view), highlight=False, soft_wrap=True)
-            self._said, self._state = now, view.state
+        for news in self._news.since_last(tuple(view.incidents)):
+            self._console.print(news, highlight=False, soft_wrap=True, markup=False)
+        now, text = time.monotonic(), line(view)
+        if text != self._line and (view.state != self._state or now - self._said >= self._quiet_seconds):
+            self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+            self._said, self._state, self._line = now, view.state, text

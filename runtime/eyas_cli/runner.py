@@ -5,9 +5,11 @@ a service that is away can hold up a pass of the operator.
 """
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -84,15 +86,22 @@ def _say_end(console: Console, workdir: Path, code: int, *, already: bool) -> No
         return
     if already:
         console.print(f"{workdir} had ended before: {result['state']}; nothing was started", highlight=False)
-    exact = "exact" if result["exact"] else "not exact"
-    trained, recaptured, dead = (
-        result[key] for key in ("samplesTrained", "samplesLostAndRecaptured", "samplesDeadLettered")
-    )
+    for line in end_lines(workdir, result):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    if result.get("reason"):
+        print(result["reason"], file=sys.stderr)
+
+
+def end_lines(workdir: Path, result: Mapping[str, Any]) -> list[str]:
+    """What came out. Whether the weights are exact is said of weights that there are."""
+    complete = bool(result["weightsSha256"])
+    exact = (" (exact)" if result["exact"] else " (not exact)") if complete else ""
+    restarts = sum(incident.get("outcome") == "Recovered" for incident in result["incidents"])
+    incidents = f"{len(result['incidents'])} incidents" + (f" ({restarts} recovered)" if result["incidents"] else "")
     lines = [
-        f"{result['state']} ({exact}) after {result['wallSeconds']:.0f} s: {result['steps']} steps, {trained} samples "
-        f"trained, {recaptured} captured again, {dead} dead letters, {len(result['incidents'])} incidents",
-        f"weights  {result['weightsSha256']}" if result["weightsSha256"] else result.get("reason", ""),
-        f"result   {workdir / 'result.json'}",
+        f"{result['state']}{exact} after {result['wallSeconds']:.0f} s: {result['steps']} steps, "
+        f"{result['samplesTrained']} samples trained, {result['samplesLostAndRecaptured']} captured again, "
+        f"{result['samplesDeadLettered']} dead letters, {incidents}",
     ]
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+    lines += [f"weights  {result['weightsSha256']}"] if complete else []
+    return [*lines, f"result   {workdir / 'result.json'}"]

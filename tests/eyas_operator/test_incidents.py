@@ -1,7 +1,10 @@
 """Every restart is an incident with cause and seconds; the list stays bounded."""
 
+import pytest
+
 from eyas_contract import wire
-from eyas_contract.states import Gang
+from eyas_contract.states import Gang, Phase
+from eyas_contract.wire import StatusReply
 from eyas_operator.api.status import INCIDENTS_MAX
 from support.model_cluster import ModelCluster
 from support.operator_world import NOW, a_report
@@ -70,6 +73,104 @@ def test_incidents_of_the_service_are_shown_too() -> None:
     cluster.passes(2)
     (incident,) = cluster.status.incidents
     assert (incident.source, incident.klass, incident.seconds, incident.windows_replayed) == ("Service", "Hang", 7, 2)
+
+
+def in_place(**changes: object) -> wire.Incident:
+    base: dict[str, object] = {
+        "klass": "ChildExited", "unit": "consumers", "message": "rank 1 ended with signal 9", "detected": NOW + 9,
+        "serial": 1, "step": 1,
+    }  # fmt: skip
+    return wire.Incident(**(base | changes))  # type: ignore[arg-type]
+
+
+def report(*incidents: wire.Incident, **changes: object) -> StatusReply:
+    return a_report(**({"acked_step": 1, "samples_committed": 16, "gang": Gang.OPEN, "incidents": incidents} | changes))
+
+
+def outcomes(cluster: ModelCluster) -> list[tuple[str, str, int]]:
+    return [(it.unit, it.outcome, it.seconds) for it in cluster.status.incidents]
+
+
+def test_a_restart_in_a_pod_is_recovering_until_the_next_step_and_told_once() -> None:
+    cluster = ModelCluster().started()
+    cluster.report = report(in_place())
+    cluster.passes(2)
+    assert cluster.verdict("Recovering") == ("True", "ChildExited")
+    cluster.report = report(in_place(replaced=NOW + 11, recovered=NOW + 13), acked_step=2)
+    cluster.passes(2)
+    (incident,) = cluster.status.incidents
+    assert (incident.serial, incident.outcome, incident.seconds) == (1, "Recovered", 4)
+    assert incident.detected_time < incident.replaced_time < incident.first_step_time
+    assert cluster.verdict("Recovering")[0] == "False"
+    assert [event.reason for event in cluster.events if event.reason == "ProcessRestarted"] == ["ProcessRestarted"]
+
+
+def test_an_incident_that_a_suspension_ends_has_no_step_and_no_price() -> None:
+    cluster = ModelCluster().started()
+    cluster.report = report(in_place())
+    cluster.end("producer-1-o1", 1)
+    cluster.reconcile()
+    cluster.edit(suspend=True)
+    cluster.passes(5)
+    assert outcomes(cluster) == [("producer-1", "Suspended", -1), ("consumers", "Suspended", -1)]
+    assert not any(it.first_step_time for it in cluster.status.incidents)
+    cluster.edit(suspend=False)
+    cluster.report = report(in_place(recovered=NOW + 60), attempt=2, acked_step=9)
+    cluster.passes(4)
+    assert [outcome for _, outcome, _ in outcomes(cluster)] == ["Suspended", "Suspended"], "what is over stays so"
+
+
+def test_an_incident_that_the_jobs_end_closes_has_no_step_and_no_price() -> None:
+    cluster = ModelCluster().started()
+    cluster.report = report(in_place(unit="store-master"))
+    cluster.passes(1)
+    cluster.report = report(in_place(unit="store-master"), phase=Phase.FAILED, failure="CheckpointsLost: gone")
+    cluster.end("producer-0-o1", 1)
+    cluster.passes(3)
+    assert cluster.verdict("Failed")[0] == "True"
+    assert {outcome for _, outcome, _ in outcomes(cluster)} == {"Ended"}
+    assert {seconds for _, _, seconds in outcomes(cluster)} == {-1}
+
+
+def test_ranks_that_came_back_only_to_finish_have_recovered() -> None:
+    cluster = ModelCluster().started()
+    cluster.end("consumer-0-a1", 1)
+    cluster.passes(2)
+    cluster.report = report(phase=Phase.COMPLETE, attempt=2, acked_step=100, durable_step=100)
+    cluster.passes(1)
+    assert [outcome for _, outcome, _ in outcomes(cluster)] == ["Recovered"]
+
+
+def test_a_unit_that_is_scaled_away_leaves_no_open_incident() -> None:
+    cluster = ModelCluster().started()
+    cluster.end("producer-1-o1", 1)
+    cluster.reconcile()
+    cluster.edit(producers={"replicas": 1})
+    cluster.passes(2)
+    assert outcomes(cluster) == [("producer-1", "Removed", -1)]
+
+
+@pytest.mark.parametrize("klass", ["Hang", "GangReplaced", "ChildExited"])
+def test_what_the_service_sees_of_an_attempt_that_is_known_to_be_dead_is_no_second_incident(klass: str) -> None:
+    cluster = ModelCluster().started()
+    cluster.end("consumer-0-a1", 137)
+    cluster.passes(2)
+    cluster.report = report(in_place(klass=klass, detected=cluster.now + 10.0))
+    cluster.passes(2)
+    assert [it.klass for it in cluster.status.incidents] == ["Crash"]
+    later = in_place(klass=klass, detected=cluster.now + 20.0, serial=2)
+    cluster.report = report(later, attempt=2)
+    cluster.passes(1)
+    assert [it.klass for it in cluster.status.incidents] == ["Crash", klass], "the next attempt's own is another one"
+
+
+def test_incidents_that_the_service_lost_with_its_volume_stay_in_the_status() -> None:
+    cluster = ModelCluster().started()
+    cluster.report = report(in_place(recovered=NOW + 12))
+    cluster.passes(1)
+    cluster.report = report(in_place(unit="store-master", detected=NOW + 20))
+    cluster.passes(1)
+    assert [unit for unit, _, _ in outcomes(cluster)] == ["consumers", "store-master"]
 
 
 def test_list_is_bounded_and_keeps_the_newest() -> None:

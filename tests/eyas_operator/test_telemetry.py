@@ -25,7 +25,8 @@ def an_incident(**fields: object) -> Incident:
 def test_an_incident_counts_once_when_it_opens_and_once_when_it_closes() -> None:
     telemetry = Telemetry()
     nothing, opened = JobStatus(), JobStatus(incidents=(an_incident(),))
-    closed = JobStatus(incidents=(an_incident(first_step_time="2026-01-01T00:00:04.000Z", seconds=4),))
+    over = an_incident(first_step_time="2026-01-01T00:00:04.000Z", seconds=4, outcome="Recovered")
+    closed = JobStatus(incidents=(over,))
     for old, new in ((nothing, opened), (opened, opened), (opened, closed), (closed, closed)):
         telemetry.observe(JOB, old, new)
     labels = {"namespace": "default", "job": "demo", "role": "producer", "class": "Crash"}
@@ -33,6 +34,24 @@ def test_an_incident_counts_once_when_it_opens_and_once_when_it_closes() -> None
     recovered = {"role": "producer", "class": "Crash"}
     assert sample(telemetry.registry, "eyas_recovery_seconds_count", **recovered) == 1
     assert sample(telemetry.registry, "eyas_recovery_seconds_sum", **recovered) == 4
+
+
+def test_a_restart_in_a_pod_counts_and_what_is_no_restart_has_no_series() -> None:
+    telemetry = Telemetry()
+    restart = an_incident(klass="ChildExited", unit="store-node-1", source="Service")
+    struck = an_incident(klass="CheckpointStruck", unit="step-000000004.a1.0123abcd", source="Service", seconds=3)
+    told = JobStatus(incidents=(restart, struck))
+    for old in (JobStatus(), told):
+        telemetry.observe(JOB, old, told)
+    labels = {"namespace": "default", "job": "demo", "role": "store-node", "class": "ChildExited"}
+    assert sample(telemetry.registry, "eyas_restarts_total", **labels) == 1
+    roles = {
+        entry.labels["role"]
+        for family in telemetry.registry.collect()
+        for entry in family.samples
+        if "role" in entry.labels
+    }
+    assert roles == {"store-node"}
 
 
 def test_labels_are_bounded_and_names_have_the_prefix() -> None:

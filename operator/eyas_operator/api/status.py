@@ -23,6 +23,8 @@ _CAMEL: Final = ConfigDict(
 )
 INCIDENTS_MAX: Final = 30
 INCIDENT_MESSAGE_CHARACTERS_MAX: Final = 512
+RESTART_CLASSES: Final = frozenset({"ChildExited", "Hang", "GangReplaced"})
+"""Classes of the metadata service's incidents after which processes were started again in their pods."""
 
 
 class Stage(StrEnum):
@@ -180,9 +182,12 @@ class Incident:
     replaced_time: str = ""
     """The successor was ready."""
     first_step_time: str = ""
-    """First optimizer step (or capture) after it."""
+    """First optimizer step (or capture) after it; empty for ever when it ended in another way than `Recovered`."""
     seconds: int = -1
-    """From detection to the first step; -1 while open."""
+    """From detection to the first step; -1 without one."""
+    outcome: Literal["", "Recovered", "Suspended", "Ended", "Removed"] = ""
+    """Empty while open. `Recovered`: work was seen after it. Otherwise none was: the job was suspended or ended
+    first, or its unit was not wanted any more."""
     windows_replayed: int = 0
     step_detected: int = 0
     step_resumed: int = -1
@@ -190,8 +195,13 @@ class Incident:
 
     @property
     def open(self) -> bool:
-        """No work was seen after it yet."""
-        return not self.first_step_time
+        """It is not over."""
+        return not self.outcome
+
+    @property
+    def restart(self) -> bool:
+        """Something was started again because of it."""
+        return self.source == "Operator" or self.klass in RESTART_CLASSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

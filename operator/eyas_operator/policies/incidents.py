@@ -1,12 +1,16 @@
 """Incidents: every restart with its cause and its price, from detection to the first work after it.
 
 The operator's own (pods, gangs, claims) are opened and closed here; the metadata service's (children restarted in
-place, hangs, lost samples) are copied. The list is bounded: the newest stay, and the open ones before closed ones.
+place, hangs, lost samples) are copied. What is over stays as it is. The list is bounded: the newest stay, and the open
+ones before closed ones.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final, Literal
 
 from eyas_contract import wire
+from eyas_contract.states import Phase
 from eyas_operator.api.status import (
     INCIDENT_MESSAGE_CHARACTERS_MAX,
     INCIDENTS_MAX,
@@ -20,6 +24,9 @@ from eyas_operator.observe import PodState
 from eyas_operator.policies.failures import Failure
 from eyas_operator.policies.moment import Moment, members, unit_name
 from eyas_operator.world import seconds_of, time_of
+
+_OVER: Final[Mapping[Stage, Literal["Suspended", "Ended"]]] = {Stage.SUSPENDED: "Suspended", Stage.ENDED: "Ended"}
+"""Stages in which nothing is worked any more, and what they make of an open incident."""
 
 
 def opened(moment: Moment, status: JobStatus, unit: Unit, failure: Failure) -> JobStatus:
@@ -55,24 +62,61 @@ def advance(moment: Moment, status: JobStatus) -> JobStatus:
         _advanced(moment, status, incident) if incident.source == "Operator" and incident.open else incident
         for incident in status.incidents
     )
-    report = moment.observed.report
-    if report is not None:
-        own = tuple(incident for incident in progressed if incident.source == "Operator")
-        progressed = (*own, *(_copied(incident) for incident in report.incidents[-INCIDENTS_MAX:]))
+    progressed = _with_the_services(moment, progressed)
+    over = _OVER.get(status.stage)
+    if over is not None:
+        progressed = tuple(replace(incident, outcome=over) if incident.open else incident for incident in progressed)
     return replace(status, incidents=bounded(progressed))
 
 
 def _advanced(moment: Moment, status: JobStatus, incident: Incident) -> Incident:
     unit = next((unit for unit in status.units if unit_name(unit) == incident.unit), None)
-    drains = unit is not None and unit.role is Role.CONSUMER and bool(status.gang.draining_reason)
-    if status.stage is Stage.ENDED or unit is None or (unit.idle and not drains):
-        # Nobody will work after it any more under this name: its price is what it took so far.
+    if unit is None:
+        return replace(incident, outcome="Removed")
+    if unit.role is Role.CONSUMER and _finished_by_a_later_attempt(moment, incident):
         return _closed(moment, incident)
+    drains = unit.role is Role.CONSUMER and bool(status.gang.draining_reason)
+    if unit.idle and not drains:
+        # Nobody works under this name now. What that means is known when the job is suspended or has ended.
+        return replace(incident, outcome="Removed") if status.stage is Stage.RUNNING else incident
     if not incident.replaced_time:
         if not _ready(moment, status, unit, incident):
             return incident
         incident = replace(incident, replaced_time=moment.time)
     return _watched(moment, unit, incident)
+
+
+def _finished_by_a_later_attempt(moment: Moment, incident: Incident) -> bool:
+    report = moment.observed.report
+    return report is not None and report.phase is Phase.COMPLETE and report.attempt > incident.serial
+
+
+def _with_the_services(moment: Moment, incidents: tuple[Incident, ...]) -> tuple[Incident, ...]:
+    """The service's incidents as it tells them now, and those that it forgot with its volume as they were told."""
+    report = moment.observed.report
+    if report is None:
+        return incidents
+    own = tuple(incident for incident in incidents if incident.source == "Operator")
+    known = {_key(incident): incident for incident in incidents if incident.source == "Service"}
+    for told in map(_copied, report.incidents[-INCIDENTS_MAX:]):
+        before = known.get(_key(told))
+        if before.open if before is not None else not _is_echo(told, own):
+            known[_key(told)] = told
+    return (*own, *known.values())
+
+
+def _key(incident: Incident) -> tuple[str, str, str, str]:
+    return (incident.unit, incident.klass, incident.detected_time, incident.message)
+
+
+def _is_echo(told: Incident, own: tuple[Incident, ...]) -> bool:
+    """What the service noticed of an attempt whose pods were known to be dead: the same end, seen a second time."""
+    return told.unit == "consumers" and any(
+        incident.unit == told.unit
+        and incident.serial >= told.serial > 0
+        and incident.detected_time <= told.detected_time
+        for incident in own
+    )
 
 
 def _ready(moment: Moment, status: JobStatus, unit: Unit, incident: Incident) -> bool:
@@ -104,20 +148,21 @@ def _watched(moment: Moment, unit: Unit, incident: Incident) -> Incident:
 
 def _closed(moment: Moment, incident: Incident) -> Incident:
     seconds = round(moment.now - seconds_of(incident.detected_time))
-    return replace(incident, first_step_time=moment.time, seconds=max(0, seconds))
+    return replace(incident, first_step_time=moment.time, seconds=max(0, seconds), outcome="Recovered")
 
 
 def _copied(incident: wire.Incident) -> Incident:
-    recovered = time_of(incident.recovered) if incident.recovered else ""
     return Incident(
         klass=incident.klass,
         unit=incident.unit,
         source="Service",
         message=incident.message[:INCIDENT_MESSAGE_CHARACTERS_MAX],
+        serial=incident.serial,
         detected_time=time_of(incident.detected),
-        replaced_time=recovered,
-        first_step_time=recovered,
-        seconds=round(incident.recovered - incident.detected) if incident.recovered else -1,
+        replaced_time=time_of(incident.replaced) if incident.replaced else "",
+        first_step_time=time_of(incident.recovered) if incident.recovered else "",
+        seconds=max(0, round(incident.recovered - incident.detected)) if incident.recovered else -1,
+        outcome="Recovered" if incident.recovered else "",
         windows_replayed=incident.windows_replayed,
         step_detected=incident.step,
     )

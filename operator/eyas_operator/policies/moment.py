@@ -16,6 +16,8 @@ from eyas_operator.world import seconds_of, time_of
 
 RUNTIME_REASONS: Final = frozenset({"CheckpointsLost", "InputsChanged"})
 """Reasons of `Failed` that the runtime itself finds; it writes them as the first word of its sentence."""
+CONFIG_ERROR: Final = "ConfigError"
+"""Reason of `Failed` for a mistake in the job or in its inputs that only a pod could find."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from eyas_operator.observe import PodState
 from eyas_operator.policies import incidents, strikes
 from eyas_operator.policies.budget import next_serial, restart
 from eyas_operator.policies.failures import Failure, FailureClass
-from eyas_operator.policies.moment import Moment, fail, members, reason_in, unit_name, with_unit
+from eyas_operator.policies.moment import CONFIG_ERROR, Moment, fail, members, reason_in, unit_name, with_unit
 from eyas_operator.world import seconds_of
 
 Key = tuple[Role, int]
@@ -118,7 +118,7 @@ def recover(moment: Moment, status: JobStatus, unit: Unit, failure: Failure) -> 
         status = incidents.opened(moment, status, unit, failure)
         status = strikes.struck(moment, status, failure)
     if failure.klass is FailureClass.CONFIG:
-        reason, message = reason_in(failure.message, "ConfigError")
+        reason, message = reason_in(failure.message, CONFIG_ERROR)
         return fail(moment, status, reason, f"{unit_name(unit)}: {message}")
     return restart(moment, status, unit, failure)
 

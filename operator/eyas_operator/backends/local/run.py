@@ -33,6 +33,7 @@ from eyas_operator.backends.local.objects import Objects
 from eyas_operator.backends.local.result import result_of
 from eyas_operator.backends.local.secrets import Secrets
 from eyas_operator.cluster import Event
+from eyas_operator.policies.moment import CONFIG_ERROR
 from eyas_operator.reconciler import Reconciler
 from eyas_operator.settings import Settings
 from eyas_operator.status import is_true
@@ -69,7 +70,10 @@ def local_run(
     on_event: Callable[[RunEvent], None] = _ignore,
     python: str = sys.executable,
 ) -> int:
-    """Run a job to its end on this machine; returns the exit code: 0 Complete, 1 Failed, 75 stopped by a signal.
+    """Run a job to its end on this machine.
+
+    Returns the exit code: 0 Complete, 78 Failed by a mistake in the job or its inputs, 1 Failed otherwise, 75 stopped
+    by a signal.
 
     `volumes` maps volume or claim names to folders. Raises `UserError` (`SpecError` with one line per error) for a
     job or a machine that cannot work, `Transient` when another runner owns the folder. Call it from a thread that
@@ -100,7 +104,10 @@ def _already(folders: Workdir, status: JobStatus, on_event: Callable[[RunEvent],
 
 
 def _exit_code(status: JobStatus) -> int:
-    return int(Exit.DONE if is_true(status, "Complete") else Exit.CRASH)
+    if is_true(status, "Complete"):
+        return int(Exit.DONE)
+    mistake = any(it.type == "Failed" and it.status == "True" and it.reason == CONFIG_ERROR for it in status.conditions)
+    return int(Exit.CONFIG if mistake else Exit.CRASH)
 
 
 class _Run:

@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -219,15 +220,16 @@ def sleeper(**variables: str) -> "subprocess.Popen[bytes]":
 
 
 def test_only_processes_with_the_very_marker_are_buried() -> None:
-    ours = sleeper(**{processes.RUN_MARKER: "run-1"})
-    stranger = sleeper(**{processes.RUN_MARKER: "run-10"})
+    run = f"run-{uuid.uuid4().hex}"
+    ours = sleeper(**{processes.RUN_MARKER: run})
+    stranger = sleeper(**{processes.RUN_MARKER: f"{run}0"})
     try:
-        wait_until(lambda: processes.marked("run-1"), "the marker to be visible")
+        wait_until(lambda: processes.marked(run), "the marker to be visible")
         # A zombie's environment is empty: it no longer counts, and its parent (this test) may take its time.
-        assert bury("run-1") == [ours.pid]
+        assert bury(run) == [ours.pid]
         wait_dead(ours.pid)
         assert stranger.poll() is None
-        assert processes.marked("run-10") == [stranger.pid]
+        assert processes.marked(f"{run}0") == [stranger.pid]
     finally:
         for process in (ours, stranger):
             process.kill()

@@ -226,6 +226,20 @@ def test_tokens_are_files_of_this_user_and_each_role_has_only_its_own(run_folder
     assert {"receipt.key", "reader.token"} <= held["metadata-e1"]
 
 
+@pytest.mark.parametrize(("reason", "code"), [("ConfigError", 78), ("RestartBudgetExhausted", 1)])
+def test_a_mistake_that_only_a_pod_could_find_is_code_78(run_folder: Path, reason: str, code: int) -> None:
+    with local_run_of(run_folder) as run:
+        wait_until(run.uid, "the run's identity")
+        run.kill()
+    shutil.rmtree(run.dir / "pods")
+    failed = {"type": "Failed", "status": "True", "reason": reason, "message": "producer-0: no prompts",
+              "lastTransitionTime": "", "observedGeneration": 1}  # fmt: skip
+    (run.dir / "status.json").write_text(json.dumps({"stage": "Ended", "state": "Failed", "conditions": [failed]}))
+    with local_run_of(run_folder) as run:
+        assert run.runner.wait(timeout=60) == code
+    assert read(run.dir / "result.json")["reason"] == f"{reason}: producer-0: no prompts"
+
+
 def test_an_ended_run_says_so_and_starts_nothing(run_folder: Path) -> None:
     with local_run_of(run_folder) as run:
         wait_until(run.uid, "the run's identity")
