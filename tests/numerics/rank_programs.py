@@ -5,6 +5,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from eyas_runtime.core.packing import packs
+from eyas_runtime.core.windows import share
 from eyas_runtime.train.eagle3.batch import Captured, normalise
 from eyas_runtime.train.eagle3.optim import OptimConfig, make_optimizer, optimizer_step
 from eyas_runtime.train.eagle3.parallelize import ParallelConfig, make_mesh, parallelize, set_last_micro_batch
@@ -17,9 +19,16 @@ LENGTHS = (9, 5, 12, 7, 3, 8)
 
 
 def windows(
-    rank: int, world: int, steps: int, micro: int, compute: str = "float32", sequence: int = 1, tensor: int = 1
+    rank: int,
+    world: int,
+    steps: int,
+    micro: int,
+    compute: str = "float32",
+    sequence: int = 1,
+    tensor: int = 1,
+    packing: int | None = None,
 ) -> dict[str, Tensor]:
-    """Train `steps` windows of six samples in micro-batches of `micro` places.
+    """Train `steps` windows of six samples in micro-batches of `micro` places, or in packs of `packing` tokens.
 
     Returns the first window's full gradients before clipping (`grad.*`), the norms, and the final weights.
     """
@@ -38,13 +47,15 @@ def windows(
     norms = []
     for step in range(steps):
         samples = [_float(a_sample(case.config, length, seed=step)) for length in LENGTHS]
-        places: list[Captured | None] = [*samples[rank::world]]
-        share = -(-len(LENGTHS) // world)
-        rounds = -(-share // micro)
-        places += [None] * (rounds * micro - len(places))
-        for turn in range(rounds):
-            set_last_micro_batch(draft, turn == rounds - 1)
-            batch = normalise(places[turn * micro : (turn + 1) * micro], case.config)
+        turns = (
+            share(rank=rank, world=world, places=len(LENGTHS), micro_batch_size=micro)
+            if packing is None
+            else packs(LENGTHS, world=world, max_tokens=packing)[rank]
+        )
+        for number, turn in enumerate(turns):
+            set_last_micro_batch(draft, number == len(turns) - 1)
+            places = [None if place is None else samples[place] for place in turn]
+            batch = normalise(places, case.config, packed=packing is not None)
             draft(batch, head, float(sum(LENGTHS))).loss.backward()
         if step == 0:
             for name, parameter in draft.named_parameters():

@@ -68,6 +68,35 @@ def test_weights_after_three_windows_do_not_depend_on_the_width(runs: Runs, widt
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("world", "sequence", "packing"),
+    [(2, 1, 14), (3, 1, 30), (2, 2, 24)],
+    ids=["2-ranks-two-turns", "3-ranks-one-turn", "2-ranks-of-one-pack"],
+)
+def test_packed_ranks_have_the_references_gradient_and_equal_bits(
+    tmp_path_factory: pytest.TempPathFactory, world: int, sequence: int, packing: int
+) -> None:
+    """Packs of one and of two samples side by side, one turn of pairs, and packs whose rows two ranks share."""
+    first, second = (
+        run_ranks(
+            "numerics.rank_programs:windows",
+            world,
+            tmp_path_factory.mktemp("packed"),
+            steps=3,
+            micro=1,
+            sequence=sequence,
+            packing=packing,
+        )
+        for _ in range(2)
+    )
+    case = a_case(**SHAPE)
+    _, _, want = case.reference([a_sample(case.config, n) for n in LENGTHS], float(sum(LENGTHS)))
+    for name, gradient in want.items():
+        torch.testing.assert_close(first[0][f"grad.{name}"].double(), gradient, rtol=2e-4, atol=2e-6)
+    assert all(equal_bits(first[0], rank) for rank in (*first[1:], *second))
+
+
+@pytest.mark.slow
 def test_a_rank_of_holes_reduces_with_the_others(tmp_path_factory: pytest.TempPathFactory) -> None:
     ranks = run_ranks("numerics.rank_programs:holes_on_rank_zero", 3, tmp_path_factory.mktemp("holes"))
     case = a_case()

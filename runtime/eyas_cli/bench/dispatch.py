@@ -49,7 +49,26 @@ def _step(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
             "ratio": times.ratio,
         }
     figures["ratio"] = figures["supervised100%"]["ratio"]
+    figures["packing"] = _packing()
     return figures
+
+
+def _packing() -> Figures:
+    from eyas_runtime.train.eagle3.bench_packing import bench_packing
+
+    times = bench_packing()
+    seconds = {"single": times.single_seconds, "padded": times.padded_seconds, "packed": times.packed_seconds}
+    arms = {
+        name: {"seconds": taken, "tokensPerSecond": times.tokens / taken, "microBatches": turns, "positions": slots}
+        for (name, taken), turns, slots in zip(seconds.items(), times.turns, times.slots, strict=True)
+    }
+    return {
+        "tokens": times.tokens,
+        **arms,
+        "lossDifference": times.loss_difference,
+        "ratio": times.ratio,
+        "ratioToSingle": times.packed_seconds / times.single_seconds,
+    }
 
 
 def _recovery(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:

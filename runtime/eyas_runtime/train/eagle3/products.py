@@ -30,6 +30,9 @@ def _fast(a: Tensor, b: Tensor) -> bool:
 
 
 def _dnn(a: Tensor, b: Tensor) -> Tensor:
+    if not (b.is_contiguous() or b.t().is_contiguous()):
+        # A second operand whose rows lie apart, such as a slice of a joint gradient, falls to oneDNN's reference loops.
+        b = b.t().contiguous().t()
     out: Tensor = torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
     return out
 

@@ -33,3 +33,16 @@ def test_linear_has_the_gradients_of_a_product() -> None:
     x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(linear, (x, weight))
+
+
+@pytest.mark.parametrize("rows", [5, 50, 400])
+def test_a_slice_of_a_joint_tensor_has_the_bits_of_its_copy(rows: int) -> None:
+    """Strided rows in any place take the fast kernels: the reference loops add up in another order."""
+    torch.manual_seed(0)
+    part, other = torch.randn(rows, 48)[:, :16], torch.randn(rows, 24)
+    copy = part.contiguous()
+    assert not part.is_contiguous()
+    assert torch.equal(tn(part, other), tn(copy, other))
+    assert torch.equal(tn(other, part), tn(other, copy))
+    assert torch.equal(nt(other[:, :16], part), nt(other[:, :16].contiguous(), copy))
+    assert torch.equal(nn(other.t(), part), nn(other.t(), copy))
