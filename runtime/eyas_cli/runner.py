@@ -26,8 +26,12 @@ def run_job(job: Path, workdir: Path, volumes: Mapping[str, Path]) -> int:
     """Run to the end; returns the exit code of `docs/exit-codes.md`."""
     console = Console()
     events = _Screen(workdir, console)
-    with events.progress, _keep_metrics(workdir):
-        code = local_run(job, workdir, volumes=volumes, on_event=events.show)
+    try:
+        with events.progress, _keep_metrics(workdir):
+            code = local_run(job, workdir, volumes=volumes, on_event=events.show)
+    except OSError as error:
+        # Some calls of the system name no file; what is full is then the folder of the run.
+        raise error if error.filename else OSError(error.errno, error.strerror, str(workdir)) from error
     _say_end(console, workdir, code, already=events.already)
     return code
 

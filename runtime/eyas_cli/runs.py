@@ -132,7 +132,7 @@ class Run:
         """Append what the service has of steps > `after_step`; returns the newest step recorded."""
         try:
             reply = self.client.call(wire.METRICS, wire.MetricsRequest(after_step=after_step))
-        except (Transient, UserError):
+        except (Transient, UserError, Corrupt):
             self.__dict__.pop("client", None)
             return after_step
         if reply.steps:

@@ -140,6 +140,27 @@ class LocalJob:
         result: dict[str, Any] = json.loads((self.workdir / "result.json").read_text())
         return result
 
+    def refused(self) -> tuple[int, str]:
+        """Start, wait for the end; the exit code and what this life printed."""
+        before = self.output.stat().st_size if self.output.exists() else 0
+        self.start()
+        assert self.process is not None
+        try:
+            code = self.process.wait(timeout=WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"not ended:\n{self.output.read_text(errors='replace')[-3000:]}") from None
+        self.process = None
+        return code, self.output.read_bytes()[before:].decode(errors="replace").strip()
+
+    def wait_stopped(self, role: str, count: int) -> list[int]:
+        """Wait until `count` processes of a role are stopped (SIGSTOP, or a failpoint's `stop`); their ids."""
+
+        def stopped() -> list[int] | None:
+            pids = [entry.pid for entry in self.processes(role) if _state(entry.pid) == "T"]
+            return pids if len(pids) == count else None
+
+        return self.wait_until(f"{count} stopped processes of {role}", stopped)
+
     def audit(self) -> dict[str, int]:
         command = [sys.executable, "-m", "eyas_cli", "audit", str(self.workdir), "--json"]
         done = subprocess.run(command, capture_output=True, check=True, env=self._environment)
@@ -153,11 +174,16 @@ class LocalJob:
             self.process.wait()
 
 
-def _alive(pid: int) -> bool:
+def _state(pid: int) -> str:
+    """One letter, as in /proc/PID/stat; `Z` for a process that is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return "Z"
+
+
+def _alive(pid: int) -> bool:
+    return _state(pid) != "Z"
 
 
 @contextlib.contextmanager

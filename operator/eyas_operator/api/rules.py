@@ -196,3 +196,8 @@ def immutable_digest(spec: JobSpec) -> str:
     # A field that a later version adds and a job does not set must not make the job look changed.
     parts = spec.model_dump_json(include=set(IMMUTABLE), by_alias=True, exclude_none=True)
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+def immutable_changes(before: JobSpec, after: JobSpec) -> tuple[str, ...]:
+    """Which of the parts that may not change differ in meaning."""
+    return tuple(part for part in IMMUTABLE if getattr(before, part) != getattr(after, part))

@@ -8,6 +8,7 @@ checked against the others. Bytes depend on the file alone, so one object may se
 
 import gzip
 import io
+import re
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ FILE_BYTES_MAX: Final = 8 << 30
 PIECE_BYTES: Final = 1 << 20
 RAW_KEYS: Final = ("input_ids", "loss_mask", "hidden_state", "aux_hidden_state")
 _AS_STORED: Final = {INPUT_IDS: "input_ids", LOSS_MASK: "loss_mask", AUX: "aux_hidden_state", LAST: "hidden_state"}
+_FORBIDDEN: Final = re.compile(r"Unsupported global: GLOBAL (\S+)")
 _GZIP: Final = b"\x1f\x8b"
 
 
@@ -138,7 +140,9 @@ def _load(source: Path | io.BytesIO, path: Path) -> dict[str, object]:
         with zipfile.ZipFile(source) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise Corrupt(f"{path} is not a torch file in the zip format; save it again with a newer torch") from error
+        raise Corrupt(
+            f"{path} is not a whole torch file in the zip format: copy it again, or save it again with a newer torch"
+        ) from error
     # torch stores records as they are; a compressed record is not from torch, and may be a bomb.
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise Corrupt(f"{path} holds a compressed record, which torch never writes")
@@ -148,7 +152,12 @@ def _load(source: Path | io.BytesIO, path: Path) -> dict[str, object]:
         source.seek(0)
     try:
         raw = torch.load(source, map_location="cpu", weights_only=True, mmap=isinstance(source, Path))
-    except (UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+    except UnpicklingError as error:
+        # torch's own words advise to run the program; ours must not.
+        asked = _FORBIDDEN.search(str(error))
+        wants = f": it asks for {asked[1]}" if asked else ""
+        raise Corrupt(f"{path} holds a pickled program instead of plain tensors{wants}; it was not run") from error
+    except (RuntimeError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise Corrupt(f"{path} cannot be read as plain tensors: {first}") from error
     if not isinstance(raw, dict):

@@ -290,6 +290,7 @@ class Supervisor:
         if self._settings.termination_log is not None:
             write_termination(self._settings.termination_log, termination)
 
-    def _say(self, text: str) -> None:
-        sys.stderr.write(f"supervisor of {self._settings.role} {self._settings.index}: {text}\n")
-        sys.stderr.flush()
+    def _say(self, text: str) -> None:  # A full disk under the log must not end the pod.
+        with suppress(OSError):
+            sys.stderr.write(f"supervisor of {self._settings.role} {self._settings.index}: {text}\n")
+            sys.stderr.flush()

@@ -88,9 +88,12 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
             if durable:
                 os.fsync(file.fileno())
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            # A write knows no name, and the user has to know what is full.
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     if durable:
         _sync_folder(path.parent)

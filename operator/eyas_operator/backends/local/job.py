@@ -19,6 +19,7 @@ from eyas_operator import names
 from eyas_operator.api.job import DisaggTrainingJob
 from eyas_operator.api.load import load_yaml
 from eyas_operator.api.parse import parse
+from eyas_operator.api.rules import immutable_changes
 from eyas_operator.api.status import JobStatus, first_reason, load_status
 from eyas_operator.api.store import StoreBackend
 from eyas_operator.backends.local.claims import Claims
@@ -73,11 +74,28 @@ def admitted(loaded: Loaded, workdir: Workdir, *, now: float) -> LocalJob:
     elif (stored["namespace"], stored["name"]) != (meta.namespace, meta.name):
         raise UserError(f"{workdir.root} holds the run of job {stored['name']}; use another folder for {meta.name}")
     elif stored["spec"] != spec:
+        _refuse_changes(loaded, workdir)
         stored |= {"generation": stored["generation"] + 1, "spec": spec}
         replace_json(workdir.identity, stored)
     replace_file(workdir.job, loaded.text.encode())
     identity = JobIdentity(namespace=stored["namespace"], name=stored["name"], uid=stored["uid"])
     return LocalJob(identity=identity, generation=stored["generation"], body=dict(loaded.body))
+
+
+def _refuse_changes(loaded: Loaded, workdir: Workdir) -> None:
+    """What the API server does on a cluster: the parts that fix the result stay as they were, also after the end."""
+    try:
+        before = parse(load_yaml(workdir.job.read_text(encoding="utf-8"))).spec
+    except (OSError, ValueError, UserError):
+        # Without a copy that can be read the operator's own record decides, part by part unnamed.
+        return
+    changed = immutable_changes(before, loaded.job.spec)
+    if changed:
+        fields = ", ".join(f"spec.{part}" for part in changed)
+        raise UserError(
+            f"{fields} cannot change: {workdir.root} holds a run with other values; use another folder, or the job "
+            f"file as it is in {workdir.job}"
+        )
 
 
 def _is_identity(stored: object) -> bool:

@@ -8,7 +8,8 @@ its predecessor's last process, unlike in a cluster, where it would have an addr
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from eyas_contract.errors import Conflict, UserError
@@ -57,8 +58,8 @@ class Kubelet:
         self.pods: dict[str, LocalPod] = {}
         self.incarnation: tuple[int, str] = (0, "")
         """Attempt and incarnation of the gang, as the service says."""
-        self.trouble: UserError | None = None
-        """Why a pod cannot be started on this machine at all."""
+        self.trouble: UserError | OSError | None = None
+        """Why this machine cannot run the pods: an address that is taken, a folder that cannot be written."""
         if self._inotify.descriptor >= 0:
             self._loop.add_reader(self._inotify.descriptor, self._noticed)
         self._inotify.watch(workdir.claims)
@@ -135,8 +136,10 @@ class Kubelet:
         except (FileNotFoundError, PermissionError) as error:
             pod.fail(f"cannot start {error.filename}: {error.strerror}", code=int(Exit.CONFIG), now=self._clock())
             return
-        self._inotify.watch(pod.folder)
+        # Before anything that a full disk may refuse: a process that is not watched would never be reaped.
         self._loop.add_reader(pod.pidfd, self._ended, pod)
+        self._inotify.watch(pod.folder)
+        pod.record()
         self.publish()
 
     def _check_address(self, pod: LocalPod) -> None:
@@ -161,17 +164,29 @@ class Kubelet:
 
     def _retry_now(self) -> None:
         self._retry = None
-        self.start_waiting()
+        with self._noting_trouble():
+            self.start_waiting()
 
     def _ended(self, pod: LocalPod) -> None:
         self._loop.remove_reader(pod.pidfd)
-        pod.finish(now=self._clock())
+        with self._noting_trouble():
+            pod.finish(now=self._clock())
         self._one_ended.set()
-        if pod.deleted:
-            self._forget(pod)
-        self.start_waiting()
-        self.publish()
+        with self._noting_trouble():
+            if pod.deleted:
+                self._forget(pod)
+            self.start_waiting()
+            self.publish()
         self._changed()
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        """For callbacks of the loop, whose errors nobody would get: the next pass raises what the disk refused."""
+        try:
+            yield
+        except OSError as error:
+            self.trouble = self.trouble or error
+            self._changed()
 
     def _forget(self, pod: LocalPod) -> None:
         self.pods.pop(pod.name, None)
@@ -179,7 +194,8 @@ class Kubelet:
 
     def _noticed(self) -> None:
         self._inotify.clear()
-        self.publish()
+        with self._noting_trouble():
+            self.publish()
         self._changed()
 
     def _watch_memory(self) -> None:
@@ -244,7 +260,8 @@ class Kubelet:
         if self._inotify.descriptor >= 0:
             self._loop.remove_reader(self._inotify.descriptor)
         self._inotify.close()
-        self.publish()
+        with suppress(OSError):
+            self.publish()
 
 
 def bury(marker: str, *, seconds: float = 10.0) -> list[int]:

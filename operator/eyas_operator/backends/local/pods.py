@@ -116,7 +116,6 @@ class LocalPod:
             )
         self.pidfd = os.pidfd_open(self.process.pid)
         self.started = now
-        self.record()
 
     def _environment(self, marker: str, rewritten: Mapping[str, str]) -> dict[str, str]:
         values = {key: value for key, value in os.environ.items() if not key.startswith("EYAS_") or key in _PASSED_ON}

@@ -76,8 +76,9 @@ def local_run(
     by a signal.
 
     `volumes` maps volume or claim names to folders. Raises `UserError` (`SpecError` with one line per error) for a
-    job or a machine that cannot work, `Transient` when another runner owns the folder. Call it from a thread that
-    outlives it: the pods die with that thread.
+    job or a machine that cannot work, `Transient` when another runner owns the folder, `OSError` when DIR cannot be
+    written (all pods have ended then, and the next run goes on). Call it from a thread that outlives it: the pods die
+    with that thread.
     """
     loaded = jobs.load(job_file)
     folders = Workdir(workdir.resolve())
