@@ -28,6 +28,7 @@ def reconcile(job: Job, request: wire.ReconcileRequest) -> wire.ReconcileReply:
             f"CheckpointsLost: step {job.recorded_step} was durable, but no checkpoint can be loaded; restore the "
             "checkpoint volume or set training.checkpoint.allowRestartFromZero"
         )
+    before = job.store.gang()
     valid = shown is not None and job.is_own_receipt(_receipt_facts(job, shown), shown.receipt)
     try:
         reply = job.store.reconcile_on_restart(
@@ -35,6 +36,10 @@ def reconcile(job: Job, request: wire.ReconcileRequest) -> wire.ReconcileReply:
         )
     except CheckpointsLost as error:
         job.fail(str(error))
+    if reply.incarnation != before.incarnation:
+        job.work.gang_opened(
+            trained_step=before.acked_step, checkpoint_step=reply.checkpoint_step, now=job.clock.monotonic()
+        )
     job.look_at_gang()
     job.wake_sweeper()
     return reply
@@ -115,6 +120,7 @@ def ack(job: Job, request: wire.AckRequest) -> wire.Empty:
     job.store.record_train_ack(request, now=job.clock.wall())
     now, gang = job.clock.monotonic(), job.store.gang()
     job.hang.acked(request.incarnation, request.metrics.get("step_seconds"), now=now)
+    job.work.stepped(request.metrics.get("step_seconds"), now=now)
     job.progress.at(gang.acked_step, gang.durable_step, now=now)
     return wire.Empty()
 

@@ -21,6 +21,7 @@ from eyas_runtime.metadata.service.hang import STEPS_REMEMBERED, HangLease
 from eyas_runtime.metadata.service.leases import LeaseTerms
 from eyas_runtime.metadata.service.progress import Progress
 from eyas_runtime.metadata.service.waiting import Topic
+from eyas_runtime.metadata.service.work import Work
 
 
 def facts_of(config: JobConfig) -> JobFacts:
@@ -59,6 +60,7 @@ class Job:
     terms: LeaseTerms
     hang: HangLease
     progress: Progress
+    work: Work = field(default_factory=Work)
     recorded_step: int = 0
     """Highest durable step that the operator had recorded when it made this pod."""
     nonce: Callable[[], str] = field(default=lambda: secrets.token_hex(16))

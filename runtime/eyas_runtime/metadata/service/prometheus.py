@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from eyas_contract import wire
 from eyas_contract.states import Phase
+from eyas_runtime.metadata.service.work import Work
 
 _BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
 _GAUGES: Final[tuple[tuple[str, str, str], ...]] = (
@@ -23,7 +24,7 @@ _GAUGES: Final[tuple[tuple[str, str, str], ...]] = (
     ("acked_step", "acked_step", "Highest step that the ranks acked."),
     ("durable_step", "durable_step", "Step of the last durable checkpoint."),
     ("samples_ready", "samples_ready", "Samples that wait in the store."),
-    ("samples_lost", "samples_lost", "Samples that must be captured again."),
+    ("samples_to_recapture", "samples_lost", "Samples whose features are gone and that are captured again."),
     ("samples_dead", "samples_dead", "Dead letters."),
     ("store_resident_objects", "resident_objects", "Objects in the feature store."),
     ("store_resident_bytes", "resident_bytes", "Bytes in the feature store."),
@@ -78,17 +79,31 @@ class Telemetry:
         """Connections cut because they were `silent` or `many`."""
         self._refused.labels(self._job, reason).inc(count)
 
-    def render(self, status: wire.StatusReply, audit: wire.AuditReply) -> bytes:
-        """Prometheus text: this process's counters, then the job."""
+    def render(
+        self, status: wire.StatusReply, audit: wire.AuditReply, work: Work, *, window_size: int, now: float
+    ) -> bytes:
+        """Prometheus text: this process's counters, then the job. `now`: monotonic seconds."""
         registry = CollectorRegistry()
-        registry.register(_Snapshot(self._job, status, audit))
+        registry.register(_Snapshot(self._job, status, audit, work, window_size=window_size, now=now))
         return generate_latest(self._registry) + generate_latest(registry)
 
 
 class _Snapshot(Collector):
     """The job's numbers as metric families."""
 
-    def __init__(self, job: str, status: wire.StatusReply, audit: wire.AuditReply) -> None:
+    def __init__(
+        self,
+        job: str,
+        status: wire.StatusReply,
+        audit: wire.AuditReply,
+        work: Work,
+        *,
+        window_size: int,
+        now: float,
+    ) -> None:
+        self._work = work
+        self._window_size = window_size
+        self._now = now
         self._job = job
         self._status = status
         self._audit = audit
@@ -107,11 +122,26 @@ class _Snapshot(Collector):
         yield self._counter(
             "samples_applied_twice", "Must stay 0: samples applied twice.", float(self._audit.trained_twice)
         )
+        yield self._counter(
+            "samples_lost", "Must stay 0: samples below the durable step, neither trained nor dead.",
+            float(self._audit.missing),
+        )  # fmt: skip
+        yield from self._work_families()
+        open_incidents = sum(1 for incident in status.incidents if not incident.recovered)
+        yield self._gauge("open_incidents", "Incidents after which no work was seen yet.", float(open_incidents))
         yield self._gauge("exact", "1 while the weights are bit for bit those of an undisturbed run.", status.exact)
         phase = GaugeMetricFamily("eyas_job_phase", "1 for the present phase.", labels=["job", "phase"])
         for each in Phase:
             phase.add_metric([self._job, each.value], float(each == status.phase))
         yield phase
+
+    def _work_families(self) -> Iterable[Metric]:
+        work = self._work
+        replayed = float(work.replayed_steps * self._window_size)
+        yield self._counter("samples_replayed", "Samples trained again after a restart, holes included.", replayed)
+        yield self._counter("lost_work_seconds", "Training that restarts threw away.", work.lost_seconds)
+        text = "Share of the time since the first gang in which steps were trained that still count."
+        yield self._gauge("goodput_ratio", text, work.goodput(now=self._now))
 
     def _gauge(self, name: str, text: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"eyas_{name}", text, labels=["job"])

@@ -186,7 +186,14 @@ class Service:
         return self._job
 
     def _render_metrics(self) -> bytes:
-        return self._telemetry.render(status_now(self._the_job()), audit_now(self._the_job()))
+        job = self._the_job()
+        return self._telemetry.render(
+            status_now(job),
+            audit_now(job),
+            job.work,
+            window_size=job.facts.window_size,
+            now=job.clock.monotonic(),
+        )
 
     def _tell_changes(self) -> None:
         """In the store's thread, after each call: wake those whom its changes concern."""
