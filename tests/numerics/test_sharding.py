@@ -70,13 +70,13 @@ def test_weights_after_three_windows_do_not_depend_on_the_width(runs: Runs, widt
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "sequence", "packing"),
-    [(2, 1, 14)],
-    ids=["2-ranks-two-turns"],
+    [(2, 1, 14), (2, 2, 24)],
+    ids=["2-ranks-two-turns", "2-ranks-of-one-pack"],
 )
 def test_packed_ranks_have_the_references_gradient_and_equal_bits(
     tmp_path_factory: pytest.TempPathFactory, world: int, sequence: int, packing: int
 ) -> None:
-    """Packs of one and of two samples side by side."""
+    """Packs of one and of two samples side by side, and packs whose rows two ranks share."""
     first, second = (
         run_ranks(
             "numerics.rank_programs:windows",
