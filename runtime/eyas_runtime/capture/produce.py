@@ -14,7 +14,7 @@ from typing import Final
 from eyas_contract import env
 from eyas_contract.client import MetadataClient
 from eyas_contract.config import JobConfig, read_config
-from eyas_contract.errors import EyasError, UserError
+from eyas_contract.errors import EyasError
 from eyas_contract.exits import Exit
 from eyas_contract.wire import Holder
 from eyas_runtime.capture.build import make_engine
@@ -22,6 +22,7 @@ from eyas_runtime.capture.holdings import Holdings
 from eyas_runtime.capture.producer import Producer, agree_on_inputs, register
 from eyas_runtime.capture.sink import StoreSink
 from eyas_runtime.capture.watch import InputsWatch
+from eyas_runtime.environment import required, required_path, whole_number
 from eyas_runtime.features.config import StoreConfig, open_blobs
 from eyas_runtime.features.store import FeatureStore
 from eyas_runtime.process import mark_ready, run_role
@@ -36,9 +37,10 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    config = read_config(_variable(env.CONFIG_FILE))
-    tokens = Path(_variable(env.TOKEN_DIRECTORY))
-    holder = Holder(index=_number(env.REPLICA_INDEX), ordinal=_number(env.ORDINAL), restart=_number(env.RESTART))
+    config = read_config(required(os.environ, env.CONFIG_FILE))
+    tokens = required_path(os.environ, env.TOKEN_DIRECTORY)
+    index, ordinal, restart = (whole_number(os.environ, it, 0) for it in (env.REPLICA_INDEX, env.ORDINAL, env.RESTART))
+    holder = Holder(index=index, ordinal=ordinal, restart=restart)
     client = MetadataClient(
         config.endpoints.metadata_url, str(tokens / env.TOKEN_PRODUCER), store_epoch=config.store_epoch
     )
@@ -81,20 +83,6 @@ def _end_when_told(stop: threading.Event, holdings: Holdings) -> None:
         holdings.return_all()
     except EyasError as error:
         LOG.info("could not give leases back: %s", error)
-
-
-def _variable(name: str) -> str:
-    value = os.environ.get(name, "")
-    if not value:
-        raise UserError(f"the environment variable {name} is missing; a producer is started by its supervisor")
-    return value
-
-
-def _number(name: str) -> int:
-    text = os.environ.get(name, "0")
-    if not text.isdigit():
-        raise UserError(f"the environment variable {name} is {text[:40]!r}; give a whole number")
-    return int(text)
 
 
 if __name__ == "__main__":

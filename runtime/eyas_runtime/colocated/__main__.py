@@ -5,12 +5,11 @@ The flow and the exit codes are those of `eyas_runtime.train.consume`.
 
 import logging
 import os
-from pathlib import Path
 
 from eyas_contract import env
 from eyas_contract.client import MetadataClient
 from eyas_contract.config import read_config
-from eyas_contract.errors import UserError
+from eyas_runtime.environment import required, required_path
 from eyas_runtime.process import run_role
 from eyas_runtime.train.consume import Rank
 from eyas_runtime.train.engine import Context
@@ -21,8 +20,8 @@ def main() -> int:
     """Run this rank to its end; returns the exit code. Raises the error tree."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     identity = read_identity(os.environ)
-    config = read_config(_required(env.CONFIG_FILE))
-    tokens = Path(_required(env.TOKEN_DIRECTORY))
+    config = read_config(required(os.environ, env.CONFIG_FILE))
+    tokens = required_path(os.environ, env.TOKEN_DIRECTORY)
     client = MetadataClient(
         config.endpoints.metadata_url, str(tokens / env.TOKEN_CONSUMER), store_epoch=config.store_epoch
     )
@@ -33,13 +32,6 @@ def main() -> int:
         Context(config=config, identity=identity, tokens=tokens), restart=int(restart) if restart.isdecimal() else 0
     )
     return int(Rank(config, identity, client, lambda: engine).run())
-
-
-def _required(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
-        raise UserError(f"{name} is not set: a rank is started by its pod's supervisor")
-    return value
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Final
 from eyas_contract import env
 from eyas_contract.config import Endpoints, RecoveryConfig, read_config
 from eyas_contract.errors import UserError
+from eyas_runtime.environment import whole_number
 
 GRACE_SECONDS_DEFAULT: Final = 30.0
 """Kubernetes' own default for `terminationGracePeriodSeconds`."""
@@ -67,7 +68,7 @@ class Settings:
 def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Settings from argv and environment. Raises `UserError` naming what is missing or wrong."""
     parsed = _parse(arguments)
-    index = _number(environ, env.REPLICA_INDEX, 0)
+    index = whole_number(environ, env.REPLICA_INDEX, 0)
     config_file = environ.get(env.CONFIG_FILE)
     config = read_config(config_file) if config_file else None
     gang = None
@@ -86,7 +87,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         pod_directory=Path(pod_directory),
         termination_log=Path(log) if log else None,
         recovery=config.recovery if config else _NO_CONFIGURATION,
-        grace_seconds=_number(environ, env.GRACE_SECONDS, int(GRACE_SECONDS_DEFAULT)),
+        grace_seconds=whole_number(environ, env.GRACE_SECONDS, int(GRACE_SECONDS_DEFAULT)),
         gang=gang,
         reports=reports,
     )
@@ -101,7 +102,7 @@ def _reports(environ: Mapping[str, str], endpoints: Endpoints, role: str, index:
         token_file=Path(tokens, token),
         role=role,
         index=index,
-        serial=_number(environ, env.ORDINAL, 0),
+        serial=whole_number(environ, env.ORDINAL, 0),
     )
 
 
@@ -112,17 +113,10 @@ def _gang(environ: Mapping[str, str], endpoints: Endpoints, world_size: int, fir
     return GangSettings(
         metadata_url=endpoints.metadata_url,
         token_file=Path(tokens, env.TOKEN_CONSUMER),
-        attempt=_number(environ, env.ATTEMPT, 1),
+        attempt=whole_number(environ, env.ATTEMPT, 1),
         first_rank=first_rank,
         world_size=world_size,
     )
-
-
-def _number(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name, str(default))
-    if not text.isascii() or not text.isdecimal():
-        raise UserError(f"{name} is {text!r}; it must be a whole number of at least 0")
-    return int(text)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

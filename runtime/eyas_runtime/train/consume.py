@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 from eyas_contract import env, wire
@@ -23,6 +22,7 @@ from eyas_runtime.checkpoint.saver import AsyncSaver
 from eyas_runtime.checkpoint.verify import retrying
 from eyas_runtime.checkpoint.writer import CheckpointWriter, Lineage
 from eyas_runtime.core.sequence import Schedule
+from eyas_runtime.environment import required, required_path
 from eyas_runtime.process import mark_ready, run_role
 from eyas_runtime.train.engine import Context, Engine
 from eyas_runtime.train.engines import Preload, make_engine
@@ -47,8 +47,8 @@ PREPARED_WAIT_SECONDS: Final = 10.0
 def main() -> int:
     """Run this rank to its end; returns the exit code. Raises the error tree."""
     identity = read_identity(os.environ)
-    config = read_config(_required(env.CONFIG_FILE))
-    tokens = Path(_required(env.TOKEN_DIRECTORY))
+    config = read_config(required(os.environ, env.CONFIG_FILE))
+    tokens = required_path(os.environ, env.TOKEN_DIRECTORY)
     client = MetadataClient(
         config.endpoints.metadata_url, str(tokens / env.TOKEN_CONSUMER), store_epoch=config.store_epoch
     )
@@ -214,13 +214,6 @@ def _leave(error: EyasError) -> None:
         raise error
 
     run_role(fail)
-
-
-def _required(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
-        raise UserError(f"{name} is not set: a rank is started by its pod's supervisor")
-    return value
 
 
 if __name__ == "__main__":

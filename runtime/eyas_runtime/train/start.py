@@ -23,6 +23,7 @@ from eyas_runtime.checkpoint.manifest import Receipt
 from eyas_runtime.checkpoint.names import parse_directory
 from eyas_runtime.checkpoint.store import CheckpointRoot, Strike
 from eyas_runtime.checkpoint.verify import Found, find_newest, retrying
+from eyas_runtime.environment import required, whole_number
 from eyas_runtime.failpoints import hit
 from eyas_runtime.train.group import Group
 
@@ -55,28 +56,17 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def read_identity(environ: Mapping[str, str]) -> Identity:
     """From the environment. Raises `UserError` naming the variable."""
-    rank, world = _number(environ, env.RANK), _number(environ, env.WORLD_SIZE)
+    rank, world = whole_number(environ, env.RANK), whole_number(environ, env.WORLD_SIZE)
     if not 0 <= rank < world:
         raise UserError(f"{env.RANK} {rank} is outside 0..{world - 1} ({env.WORLD_SIZE})")
     return Identity(
         rank=rank,
-        local_rank=_number(environ, env.LOCAL_RANK),
+        local_rank=whole_number(environ, env.LOCAL_RANK),
         world_size=world,
-        attempt=_number(environ, env.ATTEMPT),
-        process=environ.get(env.PROCESS) or _missing(env.PROCESS),
+        attempt=whole_number(environ, env.ATTEMPT),
+        process=required(environ, env.PROCESS),
         host_address=environ.get(env.HOST_ADDRESS, "127.0.0.1"),
     )
-
-
-def _number(environ: Mapping[str, str], name: str) -> int:
-    text = environ.get(name) or _missing(name)
-    if not text.isascii() or not text.isdecimal():
-        raise UserError(f"{name} is {text[:40]!r}; it must be a whole number of at least 0")
-    return int(text)
-
-
-def _missing(name: str) -> str:
-    raise UserError(f"{name} is not set: a rank is started by its pod's supervisor")
 
 
 def reconcile(

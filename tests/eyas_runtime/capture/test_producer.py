@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import torch
 
-from eyas_contract import wire
+from eyas_contract import env, wire
 from eyas_contract.config import JobConfig
 from eyas_contract.errors import Fenced, StoreFull, UserError
 from eyas_contract.ids import LeaseToken
@@ -54,9 +54,8 @@ class Here:
         self.holdings = Holdings(self.client, holder)
         self.stop = threading.Event()
         self.error: BaseException | None = None
-        self.sink: FeatureSink = StoreSink(
-            FeatureStore(open_blobs(StoreConfig.of_job(self.config.store)), job_uid=self.config.job_uid)
-        )
+        store = StoreConfig.of_job(self.config.store, token_file=folder / "secrets" / env.TOKEN_STORE)
+        self.sink: FeatureSink = StoreSink(FeatureStore(open_blobs(store), job_uid=self.config.job_uid))
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> "Here":
@@ -96,7 +95,10 @@ def test_every_prompt_is_captured_committed_and_readable(
 ) -> None:
     with producing(tmp_path, service, make_engine(job, device=torch.device("cpu"))) as producer:
         wait_ready(tmp_path, service, PROMPTS)
-        store = FeatureStore(open_blobs(StoreConfig.of_job(job.store)), job_uid=job.job_uid)
+        store = FeatureStore(
+            open_blobs(StoreConfig.of_job(job.store, token_file=tmp_path / "secrets" / env.TOKEN_STORE)),
+            job_uid=job.job_uid,
+        )
         found = first_window(tmp_path, service)
         assert len({ref.payload_digest for ref in found.values()}) == len(found)
         assert len(found) == job.training.window_size

@@ -30,6 +30,7 @@ from eyas_contract import env
 from eyas_contract.errors import Transient, UserError
 from eyas_contract.exits import Exit
 from eyas_runtime import files
+from eyas_runtime.environment import required, required_path
 from eyas_runtime.features.blobs.mooncake_admin import MooncakeAdmin
 from eyas_runtime.process import run_role
 
@@ -144,8 +145,8 @@ def _serving(admin: MooncakeAdmin) -> bool:
 def pod_arguments() -> list[str]:
     """The arguments of a master that a supervisor started: from the pod's environment."""
     ports = {"--rpc-port": str(env.MASTER_PORT), "--admin-port": str(env.MASTER_METRICS_PORT)}
-    ready = {"--ready-file": str(Path(os.environ[env.POD_DIRECTORY]) / env.READY_FILE)}
-    pairs = {"--host": os.environ[env.HOST_ADDRESS], **ports, **ready}
+    ready = {"--ready-file": str(required_path(os.environ, env.POD_DIRECTORY) / env.READY_FILE)}
+    pairs = {"--host": required(os.environ, env.HOST_ADDRESS), **ports, **ready}
     return [word for pair in pairs.items() for word in pair]
 
 

@@ -24,6 +24,7 @@ from eyas_contract import env
 from eyas_contract.config import read_config
 from eyas_contract.errors import Transient, UserError
 from eyas_contract.exits import Exit
+from eyas_runtime.environment import required, required_path
 from eyas_runtime.features.blobs.mooncake_admin import MooncakeAdmin
 from eyas_runtime.features.blobs.mooncake_client import ClientSettings, MooncakeClient
 from eyas_runtime.features.blobs.mooncake_master import note_ready
@@ -147,17 +148,17 @@ def run_node(
 
 def pod_arguments() -> list[str]:
     """The arguments of a node that a supervisor started: from the job and the pod's environment."""
-    store = read_config(os.environ[env.CONFIG_FILE]).store
+    store = read_config(required(os.environ, env.CONFIG_FILE)).store
     if store.master_address is None or store.master_metrics_address is None:
         raise UserError("the job names no Mooncake master: spec.store.backend must be Mooncake")
     pairs = {
         "--master": store.master_address,
         "--admin": store.master_metrics_address,
-        "--hostname": os.environ[env.HOST_ADDRESS],
+        "--hostname": required(os.environ, env.HOST_ADDRESS),
         "--segment-bytes": str(store.segment_bytes),
         "--protocol": store.protocol,
         "--rdma-devices": store.rdma_devices,
-        "--ready-file": str(Path(os.environ[env.POD_DIRECTORY]) / env.READY_FILE),
+        "--ready-file": str(required_path(os.environ, env.POD_DIRECTORY) / env.READY_FILE),
     }
     return [word for pair in pairs.items() for word in pair]
 

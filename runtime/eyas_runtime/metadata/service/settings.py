@@ -10,6 +10,7 @@ import msgspec
 from eyas_contract import env
 from eyas_contract.config import JobConfig, read_config
 from eyas_contract.errors import UserError
+from eyas_runtime.environment import required, required_path, whole_number
 from eyas_runtime.metadata.receipts import KEY_BYTES_MIN
 
 KEY_BYTES_MAX = 1024
@@ -34,14 +35,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read everything once. Raises `UserError` naming the variable or file that is missing or wrong."""
     values = os.environ if environment is None else environment
-    config = read_config(_need(values, env.CONFIG_FILE))
-    tokens = Path(_need(values, env.TOKEN_DIRECTORY))
-    directory = Path(_need(values, env.METADATA_DIRECTORY))
+    config = read_config(required(values, env.CONFIG_FILE))
+    tokens = required_path(values, env.TOKEN_DIRECTORY)
+    directory = required_path(values, env.METADATA_DIRECTORY)
     if not directory.is_dir():
         raise UserError(f"{env.METADATA_DIRECTORY} names {directory}, which is not a folder")
-    step = values.get(env.CHECKPOINT_STEP, "0") or "0"
-    if not (step.isascii() and step.isdigit()):
-        raise UserError(f"{env.CHECKPOINT_STEP} must be a number, not {step[:40]!r}")
     uid = values.get(env.JOB_UID, config.job_uid)
     if uid != config.job_uid:
         raise UserError(f"{env.JOB_UID} is {uid[:80]!r}, but the configuration is of job {config.job_uid!r}")
@@ -49,18 +47,11 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         config=config,
         token_directory=tokens,
         database=directory / "metadata.sqlite",
-        host=_need(values, env.HOST_ADDRESS),
+        host=required(values, env.HOST_ADDRESS),
         port=_port(config.endpoints.metadata_url),
-        recorded_step=int(step),
+        recorded_step=whole_number(values, env.CHECKPOINT_STEP, 0),
         receipt_key=_read_key(tokens / env.RECEIPT_KEY),
     )
-
-
-def _need(values: Mapping[str, str], name: str) -> str:
-    value = values.get(name, "")
-    if not value:
-        raise UserError(f"the environment variable {name} is not set")
-    return value
 
 
 def _port(url: str) -> int:
