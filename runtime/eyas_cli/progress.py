@@ -92,7 +92,8 @@ def line(view: View) -> str:
     waiting = ", ".join(role for role, (ready, desired) in view.roles.items() if ready < desired)
     doing = [PREPARING] if status is not None and status.phase is Phase.PREPARING else []
     doing += [f"waiting for {waiting}"] if waiting else []
-    return f"{view.name} {view.state}" + (f": {'; '.join(doing)}" if doing else "")
+    goes_on = doing and view.state not in ("Complete", "Failed", "Suspended")
+    return f"{view.name} {view.state}" + (f": {'; '.join(doing)}" if goes_on else "")
 
 
 def screen(view: View) -> RenderableType:

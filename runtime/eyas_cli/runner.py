@@ -101,7 +101,8 @@ def end_lines(workdir: Path, result: Mapping[str, Any]) -> list[str]:
     complete = bool(result["weightsSha256"])
     exact = (" (exact)" if result["exact"] else " (not exact)") if complete else ""
     restarts = sum(incident.get("outcome") == "Recovered" for incident in result["incidents"])
-    incidents = f"{len(result['incidents'])} incidents" + (f" ({restarts} recovered)" if result["incidents"] else "")
+    count = len(result["incidents"])
+    incidents = f"{count} incident{'s' if count != 1 else ''}" + (f" ({restarts} recovered)" if count else "")
     lines = [
         f"{result['state']}{exact} after {result['wallSeconds']:.0f} s: {result['steps']} steps, "
         f"{result['samplesTrained']} samples trained, {result['samplesLostAndRecaptured']} captured again, "

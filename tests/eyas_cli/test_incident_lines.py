@@ -76,6 +76,7 @@ def test_before_the_inputs_are_prepared_no_numbers_are_shown() -> None:
     text = line(a_view(state="Starting", status=preparing, roles=roles))
     assert text == "demo Starting: preparing the inputs; waiting for producer"
     assert line(a_view(state="Starting", status=None, roles=roles)) == "demo Starting: waiting for producer"
+    assert line(a_view(state="Failed", status=preparing, roles=roles)) == "demo Failed"
 
 
 def test_time_left_is_told_only_while_steps_come_steadily() -> None:

@@ -188,6 +188,22 @@ def test_list_is_bounded_and_keeps_the_newest() -> None:
     assert cluster.status.restarts == INCIDENTS_MAX + 10
 
 
+def test_a_flood_of_lost_samples_pushes_no_restart_out_of_the_list() -> None:
+    cluster = ModelCluster().started()
+    killed = in_place(recovered=NOW + 12)
+    lost = [
+        in_place(klass="SampleLost", unit="store", detected=NOW + 20 + number, recovered=NOW + 90, message=str(number))
+        for number in range(INCIDENTS_MAX)
+    ]
+    cluster.report = report(killed)
+    cluster.passes(1)
+    cluster.report = report(killed, *lost)
+    cluster.passes(2)
+    incidents = cluster.status.incidents
+    assert len(incidents) == INCIDENTS_MAX
+    assert incidents[0].klass == "ChildExited"
+
+
 def test_crash_facts_are_told_before_the_pod_is_gone() -> None:
     cluster = ModelCluster().started()
     cluster.end("producer-0-o1", 139, message="in attention kernel")

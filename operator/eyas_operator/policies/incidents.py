@@ -47,13 +47,17 @@ def opened(moment: Moment, status: JobStatus, unit: Unit, failure: Failure) -> J
 
 
 def bounded(incidents: tuple[Incident, ...]) -> tuple[Incident, ...]:
-    """At most `INCIDENTS_MAX`, in order of detection; closed and oldest go first."""
+    """At most `INCIDENTS_MAX`, in order of detection; what is over goes first, and restarts after all others."""
     ordered = sorted(incidents, key=lambda incident: (incident.detected_time, incident.unit, incident.serial))
     excess = len(ordered) - INCIDENTS_MAX
     if excess <= 0:
         return tuple(ordered)
-    droppable = sorted(range(len(ordered)), key=lambda place: (ordered[place].open, place))[:excess]
+    droppable = sorted(range(len(ordered)), key=lambda place: _worth(ordered[place], place))[:excess]
     return tuple(incident for place, incident in enumerate(ordered) if place not in set(droppable))
+
+
+def _worth(incident: Incident, place: int) -> tuple[bool, bool, int]:
+    return (incident.open, incident.restart, place)
 
 
 def advance(moment: Moment, status: JobStatus) -> JobStatus:
