@@ -155,9 +155,9 @@ def test_what_the_service_sees_of_an_attempt_that_is_known_to_be_dead_is_no_seco
     cluster = ModelCluster().started()
     cluster.end("consumer-0-a1", 137)
     cluster.passes(2)
-    cluster.report = report(in_place(klass=klass, detected=cluster.now + 10.0))
+    cluster.report = report(in_place(klass=klass, detected=cluster.now + 10.0, windows_replayed=3))
     cluster.passes(2)
-    assert [it.klass for it in cluster.status.incidents] == ["Crash"]
+    assert [(it.klass, it.windows_replayed) for it in cluster.status.incidents] == [("Crash", 3)]
     later = in_place(klass=klass, detected=cluster.now + 20.0, serial=2)
     cluster.report = report(later, attempt=2)
     cluster.passes(1)

@@ -104,9 +104,18 @@ def _with_the_services(moment: Moment, incidents: tuple[Incident, ...]) -> tuple
     known = {_key(incident): incident for incident in incidents if incident.source == "Service"}
     for told in map(_copied, report.incidents[-INCIDENTS_MAX:]):
         before = known.get(_key(told))
-        if before.open if before is not None else not _is_echo(told, own):
+        if before is None and _is_echo(told, own):
+            own = tuple(_with_price_of(told, incident) for incident in own)
+        elif before is None or before.open:
             known[_key(told)] = told
     return (*own, *known.values())
+
+
+def _with_price_of(echo: Incident, incident: Incident) -> Incident:
+    """The service knows to the step what was trained again; the operator's own look may have been older."""
+    if (incident.unit, incident.serial) != (echo.unit, echo.serial):
+        return incident
+    return replace(incident, windows_replayed=max(incident.windows_replayed, echo.windows_replayed))
 
 
 def _key(incident: Incident) -> tuple[str, str, str, str]:
