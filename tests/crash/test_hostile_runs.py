@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from eyas_contract import env, wire
 from eyas_contract.config import JobConfig, read_config
@@ -23,6 +24,7 @@ from eyas_contract.exits import Exit
 from eyas_contract.ids import generation_of, key_prefix
 from eyas_runtime.features.blobs.port import BlobStore
 from eyas_runtime.features.config import StoreConfig, open_blobs
+from support.feature_files import write_feature_files
 from support.local_job import LocalJob, local_job, tiny_job
 from support.tiny_target import make_tiny_target, tiny_messages
 from support.waiting import wait_until
@@ -257,12 +259,85 @@ def test_a_full_disk_under_the_run_is_named_and_the_run_goes_on_when_there_is_ro
         assert_unharmed(job.start(), undisturbed)
 
 
+def test_a_full_checkpoint_volume_holds_the_run_up_and_changes_nothing(
+    volumes: dict[str, Path], undisturbed: str, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", "16m") as disk:
+        claimed = {"volumes.checkpoints": {"claimName": "kept"}}
+        with local_job(tmp_path / "job", volumes | {"checkpoints": disk}, **claimed) as job:
+            job.wait_for_step(1)
+            ballast = fill(disk)
+            status = job.wait_until("the incident", lambda: _incident(job, "no room for a checkpoint"))
+            assert str(disk) in status, status
+            ballast.unlink()
+            assert_unharmed(job, undisturbed)
+
+
+def _incident(job: LocalJob, words: str) -> str | None:
+    found = json.loads((job.workdir / "status.json").read_text()).get("incidents", [])
+    return next((str(entry["message"]) for entry in found if words in str(entry["message"])), None)
+
+
 def test_a_folder_that_cannot_be_written_is_refused_at_once(volumes: dict[str, Path], tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "4m") as disk:
         job = LocalJob(tiny_job(tmp_path), disk / "run", volumes, {})
         job.output = tmp_path / "out"
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         assert job.refused() == (Exit.CONFIG, f"cannot make the folder of the run {job.workdir}: Read-only file system")
+
+
+# --- b, f: inputs that are not what they say ---
+
+
+class Program:
+    """What a stranger's pickle would run."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.proof),)
+
+
+def hurt_inputs(what: str, folder: Path) -> tuple[dict[str, object], str]:
+    """Write hostile inputs into `folder`; the job's changes, and words that the sentence must have."""
+    if what == "prompts":
+        (folder / "prompts.jsonl").write_text('{"text": "hawk"}\nnot JSON\n')
+        return {}, f"{folder}/prompts.jsonl line 2 is not a prompt: JSON is malformed"
+    if what == "no prompts":
+        (folder / "prompts.jsonl").write_text("\n")
+        return {}, f"{folder}/prompts.jsonl holds no prompt"
+    write_feature_files(folder / "features", 4)
+    offline: dict[str, object] = {"data.prompts": None, "data.features": ["/data/features"]}
+    if what == "a program":
+        torch.save({"input_ids": Program(folder / "ran")}, folder / "features" / "0002.ckpt")
+        return offline, f"{folder}/features/0002.ckpt holds a pickled program instead of plain tensors: it asks for "
+    if what == "half a file":
+        file = folder / "features" / "0002.ckpt"
+        file.write_bytes(file.read_bytes()[:700])
+        return offline, f"{file} is not a whole torch file"
+    entry = {"name": "../../etc/passwd", "nbytes": 1, "digest": "blake3:0", "num_tokens": 1, "num_supervised": 1}
+    manifest = {"schema": 1, "hidden_size": 32, "max_length": 64, "files": [entry]}
+    (folder / "set.json").write_text(json.dumps(manifest))
+    return offline | {"data.features": ["/data/set.json"]}, "names '../../etc/passwd', which is not a plain path below"
+
+
+@pytest.mark.parametrize("what", ["prompts", "no prompts", "a program", "half a file", "a path"])
+def test_inputs_that_are_not_what_they_say_fail_the_job_at_once_with_their_name(
+    what: str, volumes: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    changes, words = hurt_inputs(what, folder)
+    job = LocalJob(tiny_job(tmp_path, **changes), tmp_path / "run", {"models": volumes["models"], "data": folder}, {})
+    code, said = job.refused()
+    result = job.run.result()
+    assert (code, result["state"]) == (Exit.CONFIG, "Failed")
+    assert words in result["reason"]
+    assert words in said
+    assert TRACEBACK not in said
+    assert result["samplesTrained"] == 0
+    assert not (folder / "ran").exists(), "a stranger's program was run"
 
 
 def _nothing() -> wire.StatusReply:

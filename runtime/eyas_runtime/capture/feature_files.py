@@ -41,7 +41,7 @@ FILE_BYTES_MAX: Final = 8 << 30
 PIECE_BYTES: Final = 1 << 20
 RAW_KEYS: Final = ("input_ids", "loss_mask", "hidden_state", "aux_hidden_state")
 _AS_STORED: Final = {INPUT_IDS: "input_ids", LOSS_MASK: "loss_mask", AUX: "aux_hidden_state", LAST: "hidden_state"}
-_FORBIDDEN: Final = re.compile(r"Unsupported global: GLOBAL (\S+)")
+_FORBIDDEN: Final = re.compile(r"\bGLOBAL ([\w.]+)")
 _GZIP: Final = b"\x1f\x8b"
 
 

@@ -7,6 +7,7 @@ What ranks exchange has a fixed size (length and digest); sizes and shapes are r
 also proves that rank 0 sees what the others wrote.
 """
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from eyas_contract import wire
-from eyas_contract.errors import Bug, UserError
+from eyas_contract.errors import Bug, Transient, UserError
 from eyas_contract.ids import Incarnation
 from eyas_runtime import digests, files
 from eyas_runtime.checkpoint import layout as layouts
@@ -30,6 +31,7 @@ from eyas_runtime.failpoints import hit
 
 _LENGTH_BYTES: Final = 8
 _DIGEST_BYTES: Final = 32
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DONE: Final = b"\x01"
 
 
@@ -94,8 +96,20 @@ class CheckpointWriter:
     def save(self, save: Save) -> None:
         """Write, commit, and return when the service has recorded the checkpoint, on every rank.
 
-        Raises `OSError`, `Closed`, `Fenced`. After an exception the gang must start again.
+        Raises `Transient` when the volume is full, `OSError`, `Closed`, `Fenced`. After an exception the gang must
+        start again.
         """
+        try:
+            self._save(save)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            # Not a crash: nothing is wrong with the ranks, and nobody may count this against them.
+            raise Transient(
+                f"no room for a checkpoint in {self._root.path}: {error.strerror}; make room there, and the job goes on"
+            ) from error
+
+    def _save(self, save: Save) -> None:
         name = directory_name(step=save.step, attempt=self._lineage.attempt, incarnation=self._lineage.incarnation)
         path = self._root.create(name)
         hit("ckpt.before_data")
