@@ -103,10 +103,10 @@ def test_one_rank_alone_is_exact_as_well(forge: Forge, inputs: tuple[Path, Path]
         assert finished(job) == clean
 
 
-SPLITS = [ParallelismConfig(sequence=2)]
+SPLITS = [ParallelismConfig(sequence=2), ParallelismConfig(tensor=2)]
 
 
-@pytest.mark.parametrize("parallelism", SPLITS, ids=["sequence"])
+@pytest.mark.parametrize("parallelism", SPLITS, ids=["sequence", "tensor"])
 def test_ranks_that_split_samples_are_exact_as_well(
     forge: Forge,
     inputs: tuple[Path, Path],

@@ -12,6 +12,7 @@ from eyas_runtime.train.eagle3.optim import OptimConfig, make_optimizer, optimiz
 from eyas_runtime.train.eagle3.parallelize import ParallelConfig, make_mesh, parallelize, set_last_micro_batch
 from eyas_runtime.train.eagle3.schedule import ScheduleConfig
 from eyas_runtime.train.eagle3.teacher import target_head
+from eyas_runtime.train.eagle3.tensor_slices import is_told_elsewhere
 from numerics.cases import a_case, a_sample
 from numerics.grid_programs import SHAPE, grid_here, split_draft, whole
 
@@ -37,12 +38,12 @@ def windows(
     grid = grid_here(sequence, tensor)
     assert grid.shard is not None
     draft = split_draft(case, grid, torch.float32)
-    shapes = {name: parameter.shape for name, parameter in draft.named_parameters()}
+    shapes = {name: parameter.shape for name, parameter in case.draft.named_parameters()}
     parallelize(draft, make_mesh(grid.shard, "cpu"), parallel)
     rank, world = rank // (sequence * tensor), world // (sequence * tensor)
     optim = OptimConfig(schedule=ScheduleConfig(learning_rate=0.01, total_steps=10, warmup_ratio=0.2))
     optimizer = make_optimizer(draft, optim)
-    head = target_head(case.head, case.vocab, dtype=torch.float32)
+    head = target_head(case.head, case.vocab, dtype=torch.float32, line=grid.tensor)
     out: dict[str, Tensor] = {}
     norms = []
     for step in range(steps):
@@ -61,7 +62,16 @@ def windows(
             for name, parameter in draft.named_parameters():
                 assert isinstance(parameter.grad, DTensor)
                 out[f"grad.{name}"] = whole(parameter.grad, shapes[name], grid).clone()
-        norms.append(optimizer_step(draft, optimizer, optim, step, group=grid.world))
+        norms.append(
+            optimizer_step(
+                draft,
+                optimizer,
+                optim,
+                step,
+                group=grid.world,
+                counted=lambda name: not is_told_elsewhere(name, grid.tensor),
+            )
+        )
     out["norms"] = torch.tensor(norms, dtype=torch.float64)
     for name, parameter in draft.named_parameters():
         assert isinstance(parameter, DTensor)

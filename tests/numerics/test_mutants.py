@@ -15,6 +15,8 @@ NUMERICS = ("tests/numerics/test_alignment.py", "tests/numerics/test_unroll.py")
 PACKING = ("tests/numerics/test_packing.py",)
 BATCH = ("tests/eyas_runtime/train/eagle3/test_batch.py",)
 SEQUENCE = ("tests/numerics/test_grid.py", "-k", "references and 2x1")
+TENSOR = ("tests/numerics/test_grid.py", "-k", "references and 1x2")
+NORMS = ("tests/numerics/test_sharding.py", "-k", "references_sum and tensor")
 SECONDS_MAX = 300
 
 
@@ -137,6 +139,33 @@ MUTANTS = {
         old="sharded.set_gradient_divide_factor(1.0)",
         new="sharded.set_gradient_divide_factor(2.0)",
         tests=("tests/numerics/test_sharding.py::test_a_rank_of_holes_reduces_with_the_others",),
+    ),
+    "attentions-parts-not-added": Mutant(
+        file="unroll.py",
+        old="leave(linear(attended.flatten(1), w.out), line)",
+        new="linear(attended.flatten(1), w.out)",
+        tests=TENSOR,
+    ),
+    "gradient-of-a-norm-from-one-rank": Mutant(
+        file="exchange.py", old="return added(grads[0], ctx.line), None", new="return grads[0], None", tests=TENSOR
+    ),
+    "gradient-of-parts-added-again": Mutant(
+        file="exchange.py",
+        old="        return grads[0], None\n",
+        new="        return added(grads[0], Line(rank=0, size=2, group=torch.distributed.group.WORLD)), None\n",
+        tests=TENSOR,
+    ),
+    "softmax-of-this-ranks-columns": Mutant(
+        file="columns.py", old="added(values.exp().sum(dim=1), line)", new="values.exp().sum(dim=1)", tests=TENSOR
+    ),
+    "logits-gradient-from-one-rank": Mutant(
+        file="loss.py", old="sums.grad_x = added(sums.grad_x, head.line)", new="pass", tests=TENSOR
+    ),
+    "best-column-without-its-rank": Mutant(
+        file="columns.py", old="column + line.rank * logits.shape[1]", new="column", tests=TENSOR
+    ),
+    "equal-parameters-counted-by-every-rank": Mutant(
+        file="tensor_slices.py", old="line.rank > 0 and name not in SPLIT", new="False", tests=NORMS
     ),
     "no-halo": Mutant(file="split.py", old="beyond[row[first:last]] = True", new="pass", tests=SEQUENCE),
     "halo-of-one-step": Mutant(

@@ -12,9 +12,17 @@ from numerics.rank_programs import LENGTHS
 from numerics.ranks import equal_bits, run_ranks
 
 Runs = Callable[..., list[dict[str, Tensor]]]
-WIDTHS = [(1, 6, 1, 1), (2, 3, 1, 1), (3, 1, 1, 1), (2, 2, 2, 1), (4, 3, 2, 1)]
+WIDTHS = [
+    (1, 6, 1, 1),
+    (2, 3, 1, 1),
+    (3, 1, 1, 1),
+    (2, 2, 2, 1),
+    (4, 3, 2, 1),
+    (2, 2, 1, 2),
+    (4, 2, 2, 2),
+]
 """Ranks, places of a micro-batch (1 and 2 accumulate), ranks of a sequence, tensor ranks."""
-NAMES = ["1x6", "2x3", "3x1-accumulated", "one-sequence", "two-sequences"]
+NAMES = ["1x6", "2x3", "3x1-accumulated", "one-sequence", "two-sequences", "tensor", "both"]
 
 
 @pytest.fixture(scope="module")

@@ -106,8 +106,8 @@ class Checkpointing(Model):
 class Parallelism(Model):
     """Ranks that one sample is split over, for samples and drafts too large for one; the others split the samples."""
 
-    tensor: Annotated[int, Field(ge=1, le=1)] = 1
-    """Only 1 is offered in this version."""
+    tensor: Annotated[int, Field(ge=1, le=64)] = 1
+    """Ranks that split the heads, the inner width and the vocabulary of the draft; must divide each of them."""
     sequence: Annotated[int, Field(ge=1, le=64)] = 1
     """Ranks that split the positions of a sample."""
 

@@ -107,7 +107,9 @@ class DraftEngine:
             packed=self._config.training.packing_tokens is not None,
             seed=self._config.draft.seed,
             initial=None if initial_from is None else draft_reader(Path(initial_from)),
-            seed_step=lambda step: determinism.seed_step(self._config.job_uid, step, identity.rank),
+            seed_step=lambda step: determinism.seed_step(
+                self._config.job_uid, step, identity.rank // parallelism.tensor
+            ),
         )
 
     def source(self, client: MetadataClient, incarnation: Incarnation) -> StoreSource:

@@ -26,6 +26,7 @@ from eyas_runtime.train.eagle3.optim import OptimConfig, make_optimizer, optimiz
 from eyas_runtime.train.eagle3.parallelize import ParallelConfig, make_mesh, parallelize, set_last_micro_batch
 from eyas_runtime.train.eagle3.schedule import learning_rate
 from eyas_runtime.train.eagle3.teacher import target_head
+from eyas_runtime.train.eagle3.tensor_slices import is_told_elsewhere
 from eyas_runtime.train.eagle3.vocab import VocabMap
 from eyas_runtime.train.ports import Code, MicroBatch
 from eyas_runtime.train.target_head import TargetMatrices
@@ -70,7 +71,7 @@ class DraftTrainer:
         self._vocab, self._device, self._grid, self._seed = vocab, device, grid, seed
         self._packed, self._initial, self._seed_step = packed, initial, seed_step
         self._embedding = matrices.embedding.to(device)
-        self._head = target_head(matrices.output, vocab, dtype=parallel.compute_dtype, device=device)
+        self._head = target_head(matrices.output, vocab, dtype=parallel.compute_dtype, device=device, line=grid.tensor)
         self._model: Draft
         self._optimizer: torch.optim.AdamW
         self._counts = torch.zeros(len(COUNTS), loss.steps, dtype=torch.float64)
@@ -161,7 +162,15 @@ class DraftTrainer:
 
     def apply(self, step: int) -> dict[str, float]:
         """See `Trainer`."""
-        norm = optimizer_step(self._model, self._optimizer, self._optim, step - 1, group=self._grid.world)
+        grid = self._grid
+        norm = optimizer_step(
+            self._model,
+            self._optimizer,
+            self._optim,
+            step - 1,
+            group=grid.world,
+            counted=lambda name: not is_told_elsewhere(name, grid.tensor),
+        )
         if not torch.isfinite(torch.tensor(norm)):
             raise UserError(
                 f"training diverged at step {step}: the gradient's norm is not finite; lower training.learningRate"

@@ -24,15 +24,18 @@ def gathered(x: Tensor, line: Line) -> Tensor:
 
 
 def dealt(parts: Tensor, line: Line) -> Tensor:
-    """Rank r's part of the sum over ranks of `parts` [size, ...]: [...], added in rank order; no gradient."""
+    """Rank r's part of the sum over ranks of `parts` [size, ...]: [...], added in rank order; no gradient.
+
+    Short floats are added in float32 and rounded once.
+    """
     if line.group is None:
         return parts[0]
     got = torch.empty_like(parts, memory_format=torch.contiguous_format)
     dist.all_to_all_single(got.view(-1), parts.contiguous().view(-1), group=line.group)
-    total = got[0].clone()
+    total = got[0].to(torch.promote_types(got.dtype, torch.float32), copy=True)
     for part in got[1:]:
         total += part
-    return total
+    return total.to(got.dtype)
 
 
 def added(x: Tensor, line: Line) -> Tensor:

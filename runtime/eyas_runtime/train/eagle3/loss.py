@@ -12,8 +12,11 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from eyas_runtime.train.eagle3.columns import log_softmax, softmax, totals
 from eyas_runtime.train.eagle3.config import LkConfig, LossConfig
 from eyas_runtime.train.eagle3.context import Context
+from eyas_runtime.train.eagle3.exchange import added
+from eyas_runtime.train.eagle3.grid import Line
 from eyas_runtime.train.eagle3.plan import Plan
 from eyas_runtime.train.eagle3.products import nn, nt_float, tn
 from eyas_runtime.train.eagle3.teacher import TargetHead, Teacher, teach
@@ -65,11 +68,11 @@ class _Share(NamedTuple):
     best: Tensor
 
 
-def _share(teacher: Teacher, keep: Tensor) -> _Share:
+def _share(teacher: Teacher, keep: Tensor, line: Line) -> _Share:
     everything = bool(keep.all())
     logits = teacher.logits if everything else teacher.logits[keep]
     lse = teacher.full_lse if everything else teacher.full_lse[keep]
-    p = torch.softmax(logits, dim=1)
+    p = softmax(logits, line)
     return _Share(p, logits.sub_(lse[:, None]).exp_(), teacher.best if everything else teacher.best[keep])
 
 
@@ -79,21 +82,22 @@ class _StepCounts(NamedTuple):
     accepted: Tensor
 
 
-def _pair_gradient(logits: Tensor, share: _Share, lk: LkConfig | None) -> _StepCounts:
-    """Losses of the pairs `logits` [m, D]; replaces the logits by the losses' gradient with respect to them."""
+def _pair_gradient(logits: Tensor, share: _Share, lk: LkConfig | None, line: Line) -> _StepCounts:
+    """Losses of the pairs `logits` [m, D / T]; replaces the logits by the losses' gradient with respect to them."""
     p = share.p
-    log_q = torch.log_softmax(logits, dim=1)
+    log_q, best = log_softmax(logits, line)
     loss = -torch.bmm(p[:, None], log_q[:, :, None]).flatten()
-    correct = log_q.argmax(dim=1) == share.best
+    correct = best == share.best
     q = log_q.exp_()
     smaller = torch.minimum(q, share.on_draft, out=logits)
-    accepted = smaller.sum(dim=1)
+    loss, accepted = totals(line, loss, smaller.sum(dim=1))
     if lk is None:
         torch.sub(q, p, out=logits)
         return _StepCounts(loss, correct, accepted)
     # d a / d logit_i = q_i (1[q_i < p_i] - sum of q_j over q_j < p_j)
     below = torch.where(q < share.on_draft, q, 0.0)
-    grad_accepted = below - q * below.sum(dim=1, keepdim=True)
+    (sum_below,) = totals(line, below.sum(dim=1))
+    grad_accepted = below - q * sum_below[:, None]
     if lk.kind == "alpha":
         floor = accepted.clamp_min(torch.finfo(accepted.dtype).tiny)
         logits.copy_(grad_accepted / -floor[:, None])
@@ -134,7 +138,9 @@ class _Sums:
         self.grad_weight = part if self.grad_weight is None else self.grad_weight.add_(part)
 
 
-def _block(x: Tensor, weight: Tensor, plan: Plan, share: _Share, kept: Tensor, sums: _Sums, loss: LossConfig) -> None:
+def _block(
+    x: Tensor, weight: Tensor, plan: Plan, share: _Share, kept: Tensor, sums: _Sums, loss: LossConfig, line: Line
+) -> None:
     """Add the losses, counts and gradients of the supervised positions `kept` to `sums`."""
     pairs = _pairs(plan, kept, x.shape[0] // loss.steps)
     rows = x.index_select(0, pairs.rows)
@@ -142,7 +148,7 @@ def _block(x: Tensor, weight: Tensor, plan: Plan, share: _Share, kept: Tensor, s
     for k, part in enumerate(torch.split(logits, pairs.sizes)):
         chosen = pairs.teacher[k]
         mine = share if chosen is None else _Share(*(t.index_select(0, chosen) for t in share))
-        got = _pair_gradient(part, mine, loss.lk)
+        got = _pair_gradient(part, mine, loss.lk, line)
         sums.total = sums.total + sums.scales[k] * got.loss.sum()
         owner = plan.sample.index_select(0, kept if chosen is None else kept.index_select(0, chosen))
         columns = {"loss": got.loss, "correct": got.correct, "accepted": got.accepted}
@@ -164,8 +170,10 @@ class _Objective(torch.autograd.Function):
             teacher = teach(hidden[start : start + size], head)
             kept = teacher.in_vocab.nonzero().squeeze(1) + start
             if kept.numel():
-                _block(x, weight, plan, _share(teacher, teacher.in_vocab), kept, sums, loss)
-        if wants_grad:
+                share = _share(teacher, teacher.in_vocab, head.line)
+                _block(x, weight, plan, share, kept, sums, loss, head.line)
+        if sums.grad_x is not None:
+            sums.grad_x = added(sums.grad_x, head.line)
             learnt = torch.zeros_like(weight) if sums.grad_weight is None else sums.grad_weight
             ctx.save_for_backward(sums.grad_x, learnt)
         ctx.dtype = weight.dtype
@@ -185,8 +193,9 @@ def objective(
 ) -> Result:  # fmt: skip
     """Loss and counts of K steps.
 
-    outputs: K times [R, H], the final norm's output. weight [D, H]: the draft's output matrix. target [B, T, A]:
-    shifted last hidden states. denominator: of the whole window over all ranks, above 0.
+    outputs: K times [R, H], the final norm's output. weight [D, H]: the draft's output matrix, or a tensor rank's
+    rows of it, as many as the head has. target [B, T, A]: shifted last hidden states. denominator: of the whole window
+    over all ranks, above 0.
     """
     hidden = target.flatten(0, 1).index_select(0, plan.supervised)
     total, counts = _Objective.apply(  # type: ignore[no-untyped-call]

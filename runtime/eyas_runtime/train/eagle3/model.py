@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from eyas_runtime.train.eagle3.config import AUX_LAYERS, DraftConfig, LossConfig
 from eyas_runtime.train.eagle3.grid import Grid
+from eyas_runtime.train.eagle3.tensor_slices import slice_of
 from eyas_runtime.train.eagle3.vocab import VocabMap, check_vocab_map
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ class Projection(nn.Module):
 class Attention(nn.Module):
     """Projections of the 2H-wide input: columns 0..H-1 take the embedding, H..2H-1 the hidden state."""
 
-    def __init__(self, config: DraftConfig) -> None:
+    def __init__(self, config: DraftConfig, tensor: int) -> None:
         super().__init__()
-        size, heads, kv = config.hidden_size, config.num_heads, config.num_kv_heads
+        size, heads, kv = config.hidden_size, config.num_heads // tensor, config.num_kv_heads // tensor
         self.q_proj = Projection(2 * size, heads * config.head_dim)
         self.k_proj = Projection(2 * size, kv * config.head_dim)
         self.v_proj = Projection(2 * size, kv * config.head_dim)
@@ -58,23 +59,24 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """SwiGLU."""
 
-    def __init__(self, config: DraftConfig) -> None:
+    def __init__(self, config: DraftConfig, tensor: int) -> None:
         super().__init__()
-        self.gate_proj = Projection(config.hidden_size, config.intermediate_size)
-        self.up_proj = Projection(config.hidden_size, config.intermediate_size)
-        self.down_proj = Projection(config.intermediate_size, config.hidden_size)
+        inner = config.intermediate_size // tensor
+        self.gate_proj = Projection(config.hidden_size, inner)
+        self.up_proj = Projection(config.hidden_size, inner)
+        self.down_proj = Projection(inner, config.hidden_size)
 
 
 class Layer(nn.Module):
-    """The one decoder layer."""
+    """The one decoder layer, or one of `tensor` equal slices of it."""
 
-    def __init__(self, config: DraftConfig) -> None:
+    def __init__(self, config: DraftConfig, tensor: int = 1) -> None:
         super().__init__()
         self.input_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
         self.hidden_norm = Norm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = Attention(config, tensor)
         self.post_attention_layernorm = Norm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = Mlp(config)
+        self.mlp = Mlp(config, tensor)
 
 
 class Draft(nn.Module):
@@ -89,6 +91,7 @@ class Draft(nn.Module):
     ) -> None:
         """`embedding` [V, H] is the target's, kept by reference in its own dtype; parameters are uninitialised.
 
+        Of a `grid` with several tensor ranks, parameters are this rank's slices (`tensor_slices`).
         Raises `Corrupt` if the vocabulary map does not fit, `ValueError` if the embedding does not.
         """
         super().__init__()
@@ -103,9 +106,9 @@ class Draft(nn.Module):
             self.fc_norm = nn.ModuleList(
                 Norm(config.target_hidden_size, config.rms_norm_eps) for _ in range(AUX_LAYERS)
             )
-        self.midlayer = Layer(config)
+        self.midlayer = Layer(config, self.grid.tensor.size)
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
-        self.lm_head = Projection(config.hidden_size, config.draft_vocab_size)
+        self.lm_head = Projection(config.hidden_size, config.draft_vocab_size // self.grid.tensor.size)
         self.register_buffer("embedding", embedding.detach(), persistent=False)
         self.register_buffer("t2d", torch.from_numpy(vocab.t2d.copy()))
         self.register_buffer("d2t", torch.from_numpy(vocab.d2t.copy()))
@@ -130,5 +133,7 @@ def initialise(draft: Draft, seed: int) -> None:
                 continue
             digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-            full = torch.empty(parameter.shape, dtype=torch.float32)
-            parameter.copy_(full.normal_(0.0, draft.config.initializer_range, generator=generator))
+            shape, offset = slice_of(name, parameter.shape, draft.grid.tensor)
+            full = torch.empty(shape, dtype=torch.float32)
+            full.normal_(0.0, draft.config.initializer_range, generator=generator)
+            parameter.copy_(full[tuple(slice(o, o + n) for o, n in zip(offset, parameter.shape, strict=True))])

@@ -4,7 +4,7 @@ Both are elementwise over local shards but for one sum, the norm: each rank's su
 float64 scalar. Equal inputs give equal bits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -45,13 +45,16 @@ def optimizer_step(
     step: int,
     *,
     group: dist.ProcessGroup | None = None,
+    counted: Callable[[str], bool] = lambda name: True,
 ) -> float:
     """Clip, update with the rate of window `step` (0-based), clear the gradients; returns the norm before clipping.
 
     A norm that is not finite changes nothing: the gradients are cleared and the norm is returned for the caller to
-    judge. `group` is the one that the parameters are sharded over; None for one process.
+    judge. `group` is the one that the parameters are sharded over; None for one process. `counted` says of which
+    parameters this rank's shards enter the norm, where several ranks have the same ones.
     """
-    norm = clip_gradients(model.parameters(), config.max_grad_norm, group=group)
+    silent = {parameter for name, parameter in model.named_parameters() if not counted(name)}
+    norm = clip_gradients(model.parameters(), config.max_grad_norm, group=group, silent=silent)
     if norm.isfinite():
         for parameters in optimizer.param_groups:
             parameters["lr"] = learning_rate(config.schedule, step)
@@ -61,17 +64,24 @@ def optimizer_step(
 
 
 def clip_gradients(
-    parameters: Iterable[nn.Parameter], max_norm: float, *, group: dist.ProcessGroup | None = None
+    parameters: Iterable[nn.Parameter],
+    max_norm: float,
+    *,
+    group: dist.ProcessGroup | None = None,
+    silent: Collection[nn.Parameter] = frozenset(),
 ) -> Tensor:
     """Scale all gradients in place to a global L2 norm of at most `max_norm`; returns the norm before (float64).
 
     Sharded gradients (DTensor) count each rank's shard, plain ones are taken as whole on one process.
-    A norm that is not finite leaves the gradients as they are.
+    `silent` ones are scaled, but another rank adds them to the norm. A norm that is not finite leaves the gradients
+    as they are.
     """
-    local = [_local(p.grad) for p in parameters if p.grad is not None]
+    present = [(p, _local(p.grad)) for p in parameters if p.grad is not None]
+    local = [gradient for _, gradient in present]
+    heard = [gradient for p, gradient in present if p not in silent and gradient.numel()]
     device = local[0].device if local else torch.device("cpu")
     squares = torch.zeros((), dtype=torch.float64, device=device)
-    for norm in torch._foreach_norm([g for g in local if g.numel()]) if any(g.numel() for g in local) else ():
+    for norm in torch._foreach_norm(heard) if heard else ():
         squares = squares + norm.to(torch.float64).square()
     if group is not None:
         dist.all_reduce(squares, group=group)

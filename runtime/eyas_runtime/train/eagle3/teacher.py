@@ -10,6 +10,9 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from eyas_runtime.train.eagle3.columns import best_of
+from eyas_runtime.train.eagle3.exchange import gathered
+from eyas_runtime.train.eagle3.grid import ALONE, Line
 from eyas_runtime.train.eagle3.products import nt_float
 from eyas_runtime.train.eagle3.vocab import VocabMap
 
@@ -18,23 +21,25 @@ BLOCK_BYTES: Final = 32 << 20
 
 
 class TargetHead(NamedTuple):
-    """Frozen rows of the target's output matrix, by what the draft can say."""
+    """Frozen rows of the target's output matrix, by what the draft can say; of T tensor ranks, this one's rows."""
 
     draft: Tensor
-    """Float [D, A], ascending token ids."""
+    """Float [D / T, A], ascending token ids."""
     rest: Tensor
-    """Float [V - D, A], ascending token ids."""
+    """Float [(V - D) / T, A], ascending token ids."""
     draft_ids: Tensor
-    """int64 [D]."""
+    """int64 [D], of all ranks."""
     rest_ids: Tensor
-    """int64 [V - D]."""
+    """int64 [(V - D) / T]."""
+    line: Line = ALONE
+    """The tensor ranks."""
 
 
 class Teacher(NamedTuple):
     """The target's view of n positions."""
 
     logits: Tensor
-    """Float32 or float64 [n, D], limited to the draft's vocabulary."""
+    """Float32 or float64 [n, D / T], limited to the draft's vocabulary."""
     full_lse: Tensor
     """[n]: logsumexp over the full vocabulary."""
     best: Tensor
@@ -44,9 +49,16 @@ class Teacher(NamedTuple):
 
 
 def target_head(
-    weight: Tensor, vocab: VocabMap, *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    weight: Tensor,
+    vocab: VocabMap,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    line: Line = ALONE,
 ) -> TargetHead:
     """Split the target's output matrix `weight` [V, A] (any float dtype) and put it on `device` as `dtype`.
+
+    Of several tensor ranks in `line`, each keeps equal runs of either part.
 
     Raises `ValueError` if the vocabulary map is of another size.
     """
@@ -55,11 +67,13 @@ def target_head(
     inside = torch.from_numpy(vocab.t2d.copy())
     draft_ids, rest_ids = inside.nonzero().squeeze(1), (~inside).nonzero().squeeze(1)
     weight = weight.detach()
+    mine, rest = (ids.tensor_split(line.size)[line.rank] for ids in (draft_ids, rest_ids))
     return TargetHead(
-        draft=weight[draft_ids.to(weight.device)].to(device, dtype),
-        rest=weight[rest_ids.to(weight.device)].to(device, dtype),
+        draft=weight[mine.to(weight.device)].to(device, dtype),
+        rest=weight[rest.to(weight.device)].to(device, dtype),
         draft_ids=draft_ids.to(device),
-        rest_ids=rest_ids.to(device),
+        rest_ids=rest.to(device),
+        line=line,
     )
 
 
@@ -81,6 +95,10 @@ def teach(hidden: Tensor, head: TargetHead) -> Teacher:
             rest_id = torch.where(better, head.rest_ids[start + column], rest_id)
             rest_top = torch.where(better, block_top, rest_top)
             lse = torch.logaddexp(lse, block_top + block.sub_(block_top[:, None]).exp_().sum(1).log())
+        if head.line.size > 1:
+            lse = torch.logsumexp(gathered(lse, head.line), dim=0)
+            top, best = best_of(top, best + head.line.rank * logits.shape[1], head.line)
+            rest_top, rest_id = best_of(rest_top, rest_id, head.line)
         in_vocab = (top > rest_top) | ((top == rest_top) & (head.draft_ids[best] < rest_id))
         # A teacher that is not finite must show in its sample's loss, not vanish from it.
         in_vocab |= ~lse.isfinite()

@@ -14,7 +14,7 @@ from torch.nn import functional
 from eyas_runtime.train.eagle3.attention import scatter, step_attention
 from eyas_runtime.train.eagle3.batch import Batch
 from eyas_runtime.train.eagle3.config import AUX_LAYERS
-from eyas_runtime.train.eagle3.exchange import gather_rows
+from eyas_runtime.train.eagle3.exchange import enter, gather_rows, leave
 from eyas_runtime.train.eagle3.model import Draft
 from eyas_runtime.train.eagle3.plan import KeyShares, Plan
 from eyas_runtime.train.eagle3.products import linear
@@ -61,9 +61,11 @@ def _fuse(draft: Draft, aux: Tensor) -> Tensor:
 
 def _finish(draft: Draft, w: _Weights, residual: Tensor, attended: Tensor) -> Tensor:
     """Output projection and MLP, each with its residual: [R, H]."""
-    hidden = residual + linear(attended.flatten(1), w.out)
-    gate, up = linear(draft.midlayer.post_attention_layernorm(hidden), w.gate_up).chunk(2, dim=-1)
-    return hidden + linear(functional.silu(gate) * up, w.down)
+    line = draft.grid.tensor
+    hidden = residual + leave(linear(attended.flatten(1), w.out), line)
+    normed = enter(draft.midlayer.post_attention_layernorm(hidden), line)
+    gate, up = linear(normed, w.gate_up).chunk(2, dim=-1)
+    return hidden + leave(linear(functional.silu(gate) * up, w.down), line)
 
 
 def _heads(x: Tensor, head_dim: int) -> Tensor:
@@ -83,14 +85,14 @@ def _of_all_ranks(k0: Tensor, v0: Tensor, shares: KeyShares | None) -> tuple[Ten
 def unroll(draft: Draft, batch: Batch, plan: Plan, steps: int) -> list[Tensor]:
     """The final norm's output of every step at the active rows: K times [R, H], in the parameters' dtype."""
     config, layer, w = draft.config, draft.midlayer, _weights(draft)
-    dtype, kv_heads = w.out.dtype, config.num_kv_heads
-    width = config.num_heads * config.head_dim
+    line, dtype, width = draft.grid.tensor, w.out.dtype, w.embed_q.shape[0]
+    heads, kv_heads = config.num_heads // line.size, config.num_kv_heads // line.size
     aux = batch.aux.flatten(0, 1).index_select(0, plan.key_rows).to(dtype)
     tokens = batch.input_ids.flatten().index_select(0, plan.key_rows)
-    embedded = layer.input_layernorm(draft.embedding.index_select(0, tokens).to(dtype))
+    embedded = enter(layer.input_layernorm(draft.embedding.index_select(0, tokens).to(dtype)), line)
     fused = _fuse(draft, aux)
 
-    normed = layer.hidden_norm(fused)
+    normed = enter(layer.hidden_norm(fused), line)
     kv = linear(embedded, w.embed_kv)
     embed_qkv = torch.cat((linear(embedded.index_select(0, plan.embed_rows), w.embed_q), kv[plan.embed_rows]), 1)
     k0, v0 = _heads(kv + linear(normed, w.hidden_kv), config.head_dim).chunk(2, dim=1)
@@ -110,9 +112,10 @@ def unroll(draft: Draft, batch: Batch, plan: Plan, steps: int) -> list[Tensor]:
             q = embed_qkv[: positions.numel(), :width] + linear(normed.index_select(0, plan.query_rows), w.hidden_q)
             q = rotate(_heads(q, config.head_dim), turn)
         else:
-            mixed = linear(layer.hidden_norm(hidden), w.hidden_qkv) + embed_qkv.index_select(0, plan.shifted[k])
+            normed = enter(layer.hidden_norm(hidden), line)
+            mixed = linear(normed, w.hidden_qkv) + embed_qkv.index_select(0, plan.shifted[k])
             qk, v = _heads(mixed, config.head_dim).tensor_split((-kv_heads,), dim=1)
-            q, key = rotate(qk, turn).tensor_split((config.num_heads,), dim=1)
+            q, key = rotate(qk, turn).tensor_split((heads,), dim=1)
             later_keys.append(key)
             later_values.append(v)
         attended = step_attention(q, keys, values, plan.query_slots, plan.blocks, later_keys, later_values)
