@@ -29,7 +29,7 @@ from eyas_contract.refs import PromptTask, SampleRef
 from eyas_runtime import digests
 from eyas_runtime.failpoints import ENV_LOG, ENV_SPEC
 from eyas_runtime.features.blobs.port import BlobStore
-from eyas_runtime.features.config import StoreConfig, open_blobs
+from eyas_runtime.features.config import open_blobs
 from eyas_runtime.metadata.service.settings import read_settings
 from support.metadata_service import (
     FINGERPRINT,
@@ -40,6 +40,7 @@ from support.metadata_service import (
     job_config,
     lay_out,
     prepared_inputs,
+    store_of,
 )
 from support.waiting import wait_until
 
@@ -206,7 +207,7 @@ class MiniJob:
         self.config = msgspec.structs.replace(base, endpoints=endpoints, world_size=world_size)
         self.environment = {**lay_out(folder, self.config), env.TRAINER: trainer}
         self.service = self._start_service()
-        self.blobs = open_blobs(StoreConfig.of_job(self.config.store))
+        self.blobs = open_blobs(store_of(folder, self.config))
         self.prepared = prepared or prepared_inputs([5 + i % 7 for i in range(prompts)])
         self._capture, self._make_ref = capture, make_ref
         self.producer = self._start_producer()

@@ -29,6 +29,7 @@ from eyas_contract.config import (
 )
 from eyas_contract.ids import JobUid
 from eyas_contract.refs import FeatureSpec, PromptTask, SampleRef
+from eyas_runtime.features import config as features
 from eyas_runtime.metadata.service.run import Service
 from eyas_runtime.metadata.service.settings import Settings, read_settings
 from eyas_runtime.metadata.service.stores import blobs_opener, store_opener
@@ -111,6 +112,11 @@ def lay_out(folder: Path, config: JobConfig) -> dict[str, str]:
         env.ROLE: "metadata",
         env.JOB_UID: config.job_uid,
     }
+
+
+def store_of(folder: Path, config: JobConfig) -> features.StoreConfig:
+    """The job's store as one who holds its token reaches it."""
+    return features.StoreConfig.of_job(config.store, token_file=folder / "secrets" / env.TOKEN_STORE)
 
 
 def client_of(

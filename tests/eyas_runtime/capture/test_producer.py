@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import torch
 
-from eyas_contract import env, wire
+from eyas_contract import wire
 from eyas_contract.config import JobConfig
 from eyas_contract.errors import Fenced, StoreFull, UserError
 from eyas_contract.ids import LeaseToken
@@ -21,9 +21,9 @@ from eyas_runtime.capture.producer import Producer, agree_on_inputs, register
 from eyas_runtime.capture.sink import StoreSink
 from eyas_runtime.capture.storing import FeatureSink
 from eyas_runtime.capture.watch import InputsWatch
-from eyas_runtime.features.config import StoreConfig, open_blobs
+from eyas_runtime.features.config import open_blobs
 from eyas_runtime.features.store import FeatureStore
-from support.metadata_service import HOLDER, ServiceThread, client_of, running_service
+from support.metadata_service import HOLDER, ServiceThread, client_of, running_service, store_of
 from support.producers import first_window, status_of, wait_ready
 from support.tiny_target import tiny_job, write_tiny_prompts
 from support.waiting import wait_until
@@ -54,8 +54,8 @@ class Here:
         self.holdings = Holdings(self.client, holder)
         self.stop = threading.Event()
         self.error: BaseException | None = None
-        store = StoreConfig.of_job(self.config.store, token_file=folder / "secrets" / env.TOKEN_STORE)
-        self.sink: FeatureSink = StoreSink(FeatureStore(open_blobs(store), job_uid=self.config.job_uid))
+        store = FeatureStore(open_blobs(store_of(folder, self.config)), job_uid=self.config.job_uid)
+        self.sink: FeatureSink = StoreSink(store)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> "Here":
@@ -95,10 +95,7 @@ def test_every_prompt_is_captured_committed_and_readable(
 ) -> None:
     with producing(tmp_path, service, make_engine(job, device=torch.device("cpu"))) as producer:
         wait_ready(tmp_path, service, PROMPTS)
-        store = FeatureStore(
-            open_blobs(StoreConfig.of_job(job.store, token_file=tmp_path / "secrets" / env.TOKEN_STORE)),
-            job_uid=job.job_uid,
-        )
+        store = FeatureStore(open_blobs(store_of(tmp_path, job)), job_uid=job.job_uid)
         found = first_window(tmp_path, service)
         assert len({ref.payload_digest for ref in found.values()}) == len(found)
         assert len(found) == job.training.window_size

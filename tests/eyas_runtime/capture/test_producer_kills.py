@@ -12,9 +12,9 @@ from eyas_contract.config import JobConfig
 from eyas_contract.exits import Exit
 from eyas_contract.wire import Termination
 from eyas_runtime import failpoints
-from eyas_runtime.features.config import StoreConfig, open_blobs
+from eyas_runtime.features.config import open_blobs
 from eyas_runtime.metadata.service.settings import read_settings
-from support.metadata_service import ServiceThread, lay_out, running_service
+from support.metadata_service import ServiceThread, lay_out, running_service, store_of
 from support.producers import ProducerProcess, first_window, status_of, wait_ready
 from support.tiny_target import tiny_job, write_tiny_prompts
 from support.waiting import wait_until
@@ -62,7 +62,7 @@ def test_kill_at_every_failpoint_gives_the_same_payloads_and_no_orphan(
     try:
         wait_ready(tmp_path, service, PROMPTS, second)
         assert payloads(tmp_path, service) == undisturbed
-        blobs = open_blobs(StoreConfig.of_job(config.store))
+        blobs = open_blobs(store_of(tmp_path, config))
         wait_until(lambda: len(list(blobs.list("eyas."))) == PROMPTS, "orphans to be swept")
     finally:
         second.stop()
