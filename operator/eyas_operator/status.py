@@ -240,6 +240,8 @@ def _progress(moment: Moment, status: JobStatus, report: StatusReply) -> Progres
         step=report.acked_step,
         durable_step=report.durable_step,
         total_steps=report.total_steps,
+        training_step=report.acked_training_step,
+        total_training_steps=report.total_training_steps,
         produced=report.samples_committed,
         acked=report.samples_trained,
         lag=report.samples_ready,

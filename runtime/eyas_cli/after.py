@@ -21,7 +21,7 @@ def ingest_folders(folders: Sequence[Path], manifest: Path, max_length: int) -> 
     return f"{len(made.files)} feature files with {tokens} tokens of a {made.hidden_size} wide target in {manifest}"
 
 
-def export_draft(source: Path, output: Path, layout: str, target: Path | None) -> str:
+def export_draft(source: Path, output: Path, layout: str, target: Path | None, *, best: bool = False) -> str:
     """Write the draft; returns a sentence."""
     from eyas_runtime.export.draft import export_draft as write
     from eyas_runtime.export.source import open_source
@@ -29,7 +29,7 @@ def export_draft(source: Path, output: Path, layout: str, target: Path | None) -
     if layout == "huggingface" and target is None:
         raise UserError("--layout huggingface holds the embedding, too: give --target, the folder of the target model")
     model = TargetConfig(model=str(target)) if target else None
-    done = write(open_source(source), output, layout=layout, target=model)
+    done = write(open_source(source, best=best), output, layout=layout, target=model)
     return (
         f"exported the draft of step {done.step} to {done.path} ({done.layout} layout, {done.tensors} tensors, "
         f"{done.nbytes / 1e6:.1f} MB)\nweights  {done.weights_sha256}"

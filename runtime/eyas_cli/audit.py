@@ -24,7 +24,7 @@ def audit_of(run: Run) -> wire.AuditReply:
             pass  # It ended between the look and the call.
     from eyas_runtime.metadata.offline import read_audit
 
-    ledgers = sorted(run.workdir.glob("claims/*metadata*/metadata.sqlite"), key=lambda path: path.stat().st_mtime)
+    ledgers = run.ledgers()
     if not ledgers:
         raise UserError(f"{run.workdir} has no metadata store: nothing was ever prepared")
     audit = read_audit(ledgers[-1])

@@ -76,11 +76,15 @@ def export(
     output: Annotated[Path, typer.Argument(help="New folder for the draft.")],
     layout: Annotated[str, typer.Option(help="sglang (also vLLM) or huggingface.")] = "sglang",
     target: Annotated[Path | None, typer.Option(help="Folder of the target; huggingface needs it.")] = None,
+    *,
+    best: Annotated[
+        bool, typer.Option("--best", help="The checkpoint with the lowest loss on held-out prompts.")
+    ] = False,
 ) -> None:
     """Write the draft as safetensors for SGLang, vLLM or Hugging Face."""
     from eyas_cli.after import export_draft
 
-    typer.echo(export_draft(source, output, layout, target))
+    typer.echo(export_draft(source, output, layout, target, best=best))
 
 
 @app.command("eval")

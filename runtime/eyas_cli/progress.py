@@ -57,12 +57,16 @@ def remaining(status: StatusReply) -> str:
 
 def training(status: StatusReply, *, steady: bool) -> str:
     """Step, loss, acceptance and, while steps come steadily, time left, on one line."""
-    parts = [f"step {status.acked_step}/{status.total_steps or '?'}"]
+    parts = [f"step {status.acked_training_step}/{status.total_training_steps or '?'}"]
     metrics = status.last_metrics
     if "loss" in metrics:
         parts.append(f"loss {metrics['loss']:.4f}")
     if "acceptance_0" in metrics:
         parts.append(f"acceptance {metrics['acceptance_0']:.3f}")
+    if "eval_loss" in metrics:
+        parts.append(f"held-out loss {metrics['eval_loss']:.4f}")
+    if status.best is not None:
+        parts.append(f"best {status.best.eval_loss:.4f} at step {status.best.training_step}")
     if steady and (left := remaining(status)):
         parts.append(f"ETA {left}")
     return "  ".join(parts)
@@ -122,7 +126,7 @@ def _bars(view: View, status: StatusReply) -> RenderableType:
     bars.add_row("captured", ProgressBar(samples, status.samples_committed, 40), capturing(status))
     text = training(status, steady=view.state == RUNNING)
     bars.add_row("trained", ProgressBar(steps, status.acked_step, 40), text)
-    bars.add_row("durable", ProgressBar(steps, status.durable_step, 40), f"step {status.durable_step}")
+    bars.add_row("durable", ProgressBar(steps, status.durable_step, 40), f"step {status.durable_training_step}")
     return bars
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from eyas_cli.progress import Progress, View
 from eyas_cli.runs import Run
+from eyas_contract.errors import EyasError
 from eyas_contract.exits import Exit
 from eyas_operator.api.status import JobStatus
 from eyas_operator.backends.local.run import RunEvent, local_run
@@ -80,6 +81,10 @@ def _keep_metrics(workdir: Path) -> Iterator[None]:
     finally:
         ended.set()
         thread.join(timeout=5)
+        # The service is gone by now, perhaps before the last copy; what it wrote is not.
+        with contextlib.suppress(OSError, EyasError):
+            if (workdir / "job.yaml").exists():
+                Run(workdir).record_rest()
 
 
 def _say_end(console: Console, workdir: Path, code: int, *, already: bool) -> None:

@@ -135,10 +135,26 @@ class Run:
         except (Transient, UserError, Corrupt):
             self.__dict__.pop("client", None)
             return after_step
-        if reply.steps:
-            with (self.workdir / METRICS_FILE).open("ab") as file:
-                file.writelines(msgspec.json.encode(entry) + b"\n" for entry in reply.steps)
+        self._append(reply.steps)
         return max((entry.step for entry in reply.steps), default=after_step)
+
+    def ledgers(self) -> Sequence[Path]:
+        """Files of the run's metadata stores, the newest last."""
+        found = self.workdir.glob("claims/*metadata*/metadata.sqlite")
+        return sorted(found, key=lambda path: path.stat().st_mtime)
+
+    def record_rest(self) -> None:
+        """Append what the ledger of a run that ended has beyond the newest recorded step. Raises `EyasError`."""
+        if not self.result() or not self.ledgers():
+            return
+        from eyas_runtime.metadata.offline import read_metrics
+
+        self._append(read_metrics(self.ledgers()[-1], max((entry.step for entry in self.metrics()), default=0)))
+
+    def _append(self, steps: Sequence[wire.StepMetrics]) -> None:
+        if steps:
+            with (self.workdir / METRICS_FILE).open("ab") as file:
+                file.writelines(msgspec.json.encode(entry) + b"\n" for entry in steps)
 
     def kill(self, role: str, index: int | None, number: signal.Signals) -> Sequence[LocalProcess]:
         """Send `number` to the processes of a role (`all`: every one). Raises `UserError` when there is none."""

@@ -39,6 +39,8 @@ def status_screen(workdir: Path, *, as_json: bool) -> None:
     console.print(screen(view))
     if result:
         console.print(f"result    {result['state']}, {result['steps']} steps, weights {result['weightsSha256']}")
+        if best := result.get("best"):
+            console.print(f"best      step {best['step']}, held-out loss {best['evalLoss']:.4f}, {best['directory']}")
     elif not run.processes():
         console.print("nothing is running here; eyas local run with the same folder resumes it")
 

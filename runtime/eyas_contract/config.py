@@ -49,6 +49,15 @@ class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Sequence numbers captured in one batch; fixes the batch shape, hence the bits."""
 
 
+class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Held-out prompts, and how often the draft is measured on them."""
+
+    prompts: tuple[str, ...]
+    """JSONL files as in `DataConfig.prompts`; never trained."""
+    every_steps: int
+    """Optimizer steps between two evaluations; another one follows the last step."""
+
+
 class DraftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The draft model and its loss."""
 
@@ -180,6 +189,8 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     world_size: int
     """Ranks over all consumer pods."""
     colocated: bool = False
+    evaluation: EvaluationConfig | None = None
+    """None: nothing is held out."""
 
 
 def read_config(path: str | Path) -> JobConfig:

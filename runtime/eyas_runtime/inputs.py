@@ -39,6 +39,7 @@ def digest_inputs(config: JobConfig) -> Inputs:
         tokenizer=_tokenizer(config.target),
         template=_template(config.target, config.data),
         target=_target(config.target),
+        evaluation="" if config.evaluation is None else _prompts(config.evaluation.prompts),
     )
 
 
@@ -49,6 +50,7 @@ def check_inputs(recorded: Inputs, found: Inputs) -> None:
         "tokenizer": "the target's tokenizer",
         "template": "the chat template or data.maxLength",
         "target": "the target's configuration or weights (target.model)",
+        "evaluation": "the held-out prompts (evaluation.prompts)",
     }
     changed = [text for name, text in words.items() if getattr(recorded, name) != getattr(found, name)]
     if changed:
@@ -93,6 +95,13 @@ def _data(data: DataConfig) -> str:
         root = Path(source)
         for path in feature_files(source):
             _add(state, path.relative_to(root if root.is_dir() else root.parent).as_posix(), _of_ends(path))
+    return f"blake3:{state.hexdigest()}"
+
+
+def _prompts(names: Sequence[str]) -> str:
+    state = blake3.blake3()
+    for name in names:
+        _add(state, "prompts", _of_file(Path(name)))
     return f"blake3:{state.hexdigest()}"
 
 

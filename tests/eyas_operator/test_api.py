@@ -1,5 +1,6 @@
 """The resource's types: what is accepted, what is refused, and in which words."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -97,6 +98,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
             1,
             "spec.consumers.gpus: must be 0 or equal to spec.consumers.processesPerPod: each rank has one GPU",
         ),
+        ("evaluation", {"prompts": [], "everySteps": 4}, "spec.evaluation.prompts: must have at least 1 entries"),
         ("producers.replicas", 513, "spec.producers.replicas: must be at most 512"),
         (
             "recovery.backoff",
@@ -175,6 +177,22 @@ def test_every_error_is_reported_at_once() -> None:
     assert len(errors_of(body)) == 3
 
 
+def test_digest_of_a_job_without_evaluation_is_what_it_always_was() -> None:
+    """An operator that learned of evaluation finds the specs of running jobs unchanged."""
+    spec = parse(a_body()).spec
+    parts = spec.model_dump_json(include=set(IMMUTABLE), by_alias=True, exclude_none=True)
+    assert "evaluation" not in parts
+    assert immutable_digest(spec) == hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+def test_rounds_must_begin_where_capture_groups_do() -> None:
+    body = changed("evaluation", {"prompts": ["/data/h.jsonl"], "everySteps": 1})
+    assert parse(body).spec.evaluation is not None
+    body["spec"]["data"]["groupSize"] = 16
+    with pytest.raises(SpecError, match=r"spec\.evaluation\.everySteps: times .* must be a multiple of"):
+        parse(body)
+
+
 def test_memory_store_needs_the_colocated_mode() -> None:
     body = a_body(store={"backend": "Memory"})
     assert "spec.store.backend: Memory keeps features inside one process and needs mode: Colocated" in errors_of(body)
@@ -239,6 +257,7 @@ def test_immutable_digest_sees_every_immutable_part_and_nothing_else() -> None:
         "mode": changed("mode", "Colocated"),
     }
     assert set(edits) == set(IMMUTABLE)
+    edits["evaluation"] = changed("evaluation", {"prompts": ["/data/h.jsonl"], "everySteps": 4})
     for body in edits.values():
         assert immutable_digest(parse(body).spec) != original
     for body in (

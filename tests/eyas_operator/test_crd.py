@@ -5,7 +5,7 @@ from typing import Any
 
 from eyas_operator.api import load_yaml, parse
 from eyas_operator.api.crd import crd
-from eyas_operator.api.rules import IMMUTABLE, RULES, immutable_digest
+from eyas_operator.api.rules import IMMUTABLE, OPTIONAL, RULES, immutable_digest
 from support.operator_world import a_body
 
 ALLOWED = {
@@ -62,8 +62,9 @@ def test_every_list_string_and_map_of_the_spec_is_bounded() -> None:
 def test_rules_and_immutable_parts_are_in_the_schema() -> None:
     spec = openapi()["properties"]["spec"]
     rules = [entry["rule"] for entry in spec["x-kubernetes-validations"]]
-    assert rules == [rule.cel for rule in RULES if rule.cel]
-    for part in IMMUTABLE:
+    given = [f"has(self.{part}) == has(oldSelf.{part})" for part in OPTIONAL]
+    assert rules == [*(rule.cel for rule in RULES if rule.cel), *given]
+    for part in (*IMMUTABLE, *OPTIONAL):
         assert spec["properties"][part]["x-kubernetes-validations"][0]["rule"] == "self == oldSelf"
 
 

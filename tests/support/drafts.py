@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import torch
 
+from eyas_contract import wire
 from eyas_contract.config import TargetConfig
 from eyas_contract.ids import Incarnation
 from eyas_runtime.checkpoint.pieces import Piece, whole
@@ -65,6 +66,7 @@ def save_draft(
     incarnation: Incarnation = INCARNATION,
     trainer: str = "eagle3",
     pieces: list[Piece] | None = None,
+    evaluation: wire.EvaluationState | None = None,
 ) -> Path:
     """Write a committed checkpoint of `draft`; returns its directory."""
     committer = RecordingCommitter()
@@ -77,7 +79,13 @@ def save_draft(
         fingerprint="f",
     )
     state = msgspec.structs.replace(state_at(step), store_epoch=store_epoch)
-    save = Save(step=step, pieces=draft_pieces(draft) if pieces is None else pieces, state=state, verdicts=())
+    save = Save(
+        step=step,
+        pieces=draft_pieces(draft) if pieces is None else pieces,
+        state=state,
+        verdicts=(),
+        evaluation=evaluation,
+    )
     CheckpointWriter(root, lineage, SoloGroup(), committer).save(save)
     return root.directory(committer.requests[-1].directory)
 

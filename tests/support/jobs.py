@@ -48,11 +48,13 @@ def inputs(name: str = "data") -> wire.Inputs:
     return wire.Inputs(data=f"blake3:{name}", tokenizer="blake3:tok", template="blake3:tpl", target="blake3:target")
 
 
-def prepared(count: int = 20, *, empty: tuple[int, ...] = (), name: str = "data") -> wire.Prepared:
-    """`count` prompts of 5 to 11 tokens."""
+def prepared(trained: int = 20, *, empty: tuple[int, ...] = (), name: str = "data", held_out: int = 0) -> wire.Prepared:
+    """`trained` prompts of 5 to 11 tokens, and `held_out` ones behind them."""
+    count = trained + held_out
     return wire.Prepared(
         inputs=inputs(name),
-        prompt_count=count,
+        prompt_count=trained,
+        held_out_count=held_out,
         file_indices=_packed("H", [0] * count),
         offsets=_packed("Q", [100 * index for index in range(count)]),
         token_counts=_packed("I", [5 + index % 7 for index in range(count)]),
@@ -206,7 +208,14 @@ class Actor:
             self.ack(self.step, verdicts=verdicts)
         return order
 
-    def ack(self, step: int, *, verdicts: tuple[wire.Verdict, ...] = (), loss: float = 1.0) -> None:
+    def ack(
+        self,
+        step: int,
+        *,
+        verdicts: tuple[wire.Verdict, ...] = (),
+        loss: float = 1.0,
+        metrics: dict[str, float] | None = None,
+    ) -> None:
         """Ack a window with the version that was handed out."""
         self.store.record_train_ack(
             wire.AckRequest(
@@ -214,7 +223,7 @@ class Actor:
                 step=step,
                 version=self.orders[step].version,
                 verdicts=verdicts,
-                metrics={"loss": loss, "step_seconds": 0.5},
+                metrics={"loss": loss, "step_seconds": 0.5} if metrics is None else metrics,
             ),
             now=NOW,
         )
@@ -227,8 +236,22 @@ class Actor:
         self.ordinal += 1
         return order
 
+    def best_at(self, order: wire.Order, eval_loss: float) -> wire.Best:
+        """The checkpoint of `order` as the best one."""
+        return wire.Best(
+            directory=self._directory(order), step=order.step, training_step=order.step, eval_loss=eval_loss
+        )
+
+    def _directory(self, order: wire.Order) -> str:
+        return f"step-{order.step:09d}.a{self.attempt}.{self.incarnation[-8:]}"
+
     def commit_request(
-        self, order: wire.Order, *, verdicts: tuple[wire.Verdict, ...] = (), digest: str = ""
+        self,
+        order: wire.Order,
+        *,
+        verdicts: tuple[wire.Verdict, ...] = (),
+        digest: str = "",
+        best: wire.Best | None = None,
     ) -> wire.CheckpointCommitRequest:
         """The commit of a checkpoint that was ordered."""
         assert order.state is not None
@@ -237,15 +260,22 @@ class Actor:
             attempt=self.attempt,
             store_epoch=order.state.store_epoch,
             step=order.step,
-            directory=f"step-{order.step:09d}.a{self.attempt}.{self.incarnation[-8:]}",
+            directory=self._directory(order),
             manifest_digest=digest or f"blake3:manifest-{self.incarnation}-{order.step}",
             verdicts=verdicts,
             weights_sha256=f"sha-{order.step}",
             world_size=self.world_size,
             nbytes=1000,
+            best=best,
         )
 
-    def present(self, order: wire.Order, request: wire.CheckpointCommitRequest) -> wire.PresentedCheckpoint:
+    def present(
+        self,
+        order: wire.Order,
+        request: wire.CheckpointCommitRequest,
+        *,
+        points: tuple[wire.EvaluationPoint, ...] = (),
+    ) -> wire.PresentedCheckpoint:
         """What rank 0 will show of this checkpoint at a later start: the record, with the manifest's verdicts."""
         assert order.state is not None
         letters = {letter.sequence: letter for letter in order.state.dead_letters}
@@ -268,14 +298,23 @@ class Actor:
             manifest_digest=request.manifest_digest,
             receipt=f"receipt-{request.manifest_digest}",
             state=state,
+            evaluation=None if request.best is None else wire.EvaluationState(points=points, best=request.best),
         )
 
     def checkpoint(
-        self, *, last: bool = False, verdicts: tuple[wire.Verdict, ...] = (), keep: int = 2
+        self,
+        *,
+        last: bool = False,
+        verdicts: tuple[wire.Verdict, ...] = (),
+        keep: int = 2,
+        eval_loss: float | None = None,
+        best: wire.Best | None = None,
     ) -> wire.PresentedCheckpoint:
-        """Order and commit a checkpoint at the present boundary."""
+        """Order and commit a checkpoint at the present boundary; with `eval_loss` it is the best one."""
         order = self.order_checkpoint(last=last)
-        request = self.commit_request(order, verdicts=verdicts)
+        if eval_loss is not None:
+            best = self.best_at(order, eval_loss)
+        request = self.commit_request(order, verdicts=verdicts, best=best)
         shown = self.present(order, request)
         self.store.commit_checkpoint(request, shown.receipt, keep=keep, now=NOW)
         self.committed.append(shown)

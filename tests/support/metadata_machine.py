@@ -68,8 +68,13 @@ class StoreMachine(RuleBasedStateMachine):
         count=st.integers(2, 7),
         retain=st.booleans(),
         cut=st.booleans(),
+        every=st.integers(0, 2),
+        held_out=st.integers(1, 5),
     )
-    def begin(self, window: int, group: int, epochs: int, count: int, retain: bool, cut: bool) -> None:
+    def begin(
+        self, window: int, group: int, epochs: int, count: int, retain: bool, cut: bool, every: int, held_out: int
+    ) -> None:
+        every *= group  # Rounds begin where capture groups do.
         self.facts = facts(
             window_size=window,
             group_size=group,
@@ -77,8 +82,11 @@ class StoreMachine(RuleBasedStateMachine):
             retain_objects=retain,
             max_steps=2 if cut else None,
             allow_restart_from_zero=False,
+            evaluate_every=every,
         )
-        self.inputs = prepared(count, empty=(1,) if count > 4 else ())
+        held_out = held_out if every else 0
+        empty = ((1,) if count > 4 else ()) + ((count,) if held_out > 2 else ())
+        self.inputs = prepared(count, empty=empty, held_out=held_out)
         self.actors = [Actor(store) for store in self.fresh(self.facts)]
         self.both(lambda actor: actor.store.commit_prepared(self.inputs, now=NOW))
         for who in self.newest.values():
@@ -295,7 +303,16 @@ class StoreMachine(RuleBasedStateMachine):
             told = tuple(v for step in sorted(self.verdicts) if step <= order.step for v in self.verdicts[step])
             durable = self.store.gang().durable_step
             told = tuple(verdict for verdict in told if verdict.step > durable)
-            self.pending.append((order, self.actors[0].commit_request(order, verdicts=told)))
+            best = self._best(order)
+            self.pending.append((order, self.actors[0].commit_request(order, verdicts=told, best=best)))
+
+    def _best(self, order: wire.Order) -> wire.Best | None:
+        """What the ranks would say: an even window that evaluates is better than all before it."""
+        rounds = self.facts.schedule(self.inputs).rounds
+        if rounds.part(order.step) is not None and order.step % 2 == 0:
+            return self.actors[0].best_at(order, 1.0 / order.step)
+        known = self.line[-1][0].evaluation if self.line else None
+        return None if known is None else known.best
 
     @precondition(lambda self: self.pending)
     @rule(data=st.data(), keep=st.integers(1, 2), twice=st.booleans())
@@ -320,6 +337,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.ledger |= {s: live - dead for s, live in self.handed.items() if s <= order.step}
             self.acked = max(self.acked, order.step)
             # A directory named garbage is deleted: it can never be presented again.
+            assert request.best is None or request.best.directory not in garbage
             self.line = [each for each in self.line if each[0].directory not in garbage]
             self.line.append((shown, dict(self.ledger)))
         return kind, call

@@ -29,16 +29,16 @@ class Stores:
         self.opened.append(store)
         return store
 
-    def actor(self, count: int = 20, *, empty: tuple[int, ...] = (), **changes: object) -> Actor:
+    def actor(self, count: int = 20, *, empty: tuple[int, ...] = (), held_out: int = 0, **changes: object) -> Actor:
         """A store with prepared inputs of `count` prompts and a registered producer."""
         actor = Actor(self.store(**changes))
-        actor.store.commit_prepared(prepared(count, empty=empty), now=NOW)
+        actor.store.commit_prepared(prepared(count, empty=empty, held_out=held_out), now=NOW)
         actor.register()
         return actor
 
-    def running(self, count: int = 20, *, empty: tuple[int, ...] = (), **changes: object) -> Actor:
+    def running(self, count: int = 20, *, empty: tuple[int, ...] = (), held_out: int = 0, **changes: object) -> Actor:
         """The same with everything captured and the ranks started from nothing."""
-        actor = self.actor(count, empty=empty, **changes)
+        actor = self.actor(count, empty=empty, held_out=held_out, **changes)
         actor.capture_all()
         actor.reconcile()
         return actor

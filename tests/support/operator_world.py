@@ -93,4 +93,8 @@ def a_report(**fields: object) -> StatusReply:
         "incidents": (),
     }
     merged = base | fields
+    for name in ("total", "acked", "durable"):
+        # Without evaluation every window is an optimizer step.
+        field = "total_training_steps" if name == "total" else f"{name}_training_step"
+        merged.setdefault(field, merged["total_steps" if name == "total" else f"{name}_step"])
     return StatusReply(**(merged | {"phase": Phase(merged["phase"]), "gang": Gang(merged["gang"])}))

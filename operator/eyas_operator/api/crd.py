@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from eyas_operator import names
 from eyas_operator.api.base import Model, render_quantity
 from eyas_operator.api.job import JobSpec
-from eyas_operator.api.rules import IMMUTABLE, RULES
+from eyas_operator.api.rules import IMMUTABLE, OPTIONAL, RULES
 from eyas_operator.api.status import STATUS
 
 Schema = dict[str, Any]
@@ -22,7 +22,7 @@ _COLUMNS: Final = (
     ("State", "string", ".status.state", 0),
     ("Attempt", "integer", ".status.attempt", 0),
     ("Restarts", "integer", ".status.restarts", 0),
-    ("Step", "integer", ".status.progress.step", 0),
+    ("Step", "integer", ".status.progress.trainingStep", 0),
     ("Acked", "integer", ".status.progress.acked", 0),
     ("Lag", "integer", ".status.progress.lag", 0),
     ("Durable", "integer", ".status.progress.durableStep", 1),
@@ -104,7 +104,13 @@ def spec_schema() -> Schema:
     schema["x-kubernetes-validations"] = [
         {"rule": rule.cel, "message": f"{rule.path}: {rule.message}"} for rule in RULES if rule.cel
     ]
-    for part in IMMUTABLE:
+    for part in OPTIONAL:
+        rule = {
+            "rule": f"has(self.{part}) == has(oldSelf.{part})",
+            "message": f"spec.{part} cannot change; make a new job",
+        }
+        schema["x-kubernetes-validations"].append(rule)
+    for part in (*IMMUTABLE, *OPTIONAL):
         rule = {"rule": "self == oldSelf", "message": f"spec.{part} cannot change; make a new job"}
         schema["properties"][part]["x-kubernetes-validations"] = [rule]
     return schema

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from eyas_operator.api.base import Model, Seconds
 from eyas_operator.api.pools import Consumers, Fabric, Producers, Recovery
 from eyas_operator.api.store import Store, Volumes
-from eyas_operator.api.training import Data, Draft, Target, Training
+from eyas_operator.api.training import Data, Draft, Evaluation, Target, Training
 
 
 class Mode(StrEnum):
@@ -37,6 +37,8 @@ class JobSpec(Model):
     data: Data
     draft: Draft = Draft()
     training: Training = Training()
+    evaluation: Evaluation | None = None
+    """Without it nothing is held out."""
     store: Store = Store()
     volumes: Volumes = Volumes()
     producers: Producers = Producers()

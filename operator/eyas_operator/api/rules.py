@@ -15,6 +15,8 @@ from eyas_operator.api.store import AccessMode, Protocol, StoreBackend
 from eyas_operator.environment import MOUNT_PATHS
 
 IMMUTABLE: Final = ("mode", "target", "data", "draft", "training", "store", "volumes")
+OPTIONAL: Final = ("evaluation",)
+"""As immutable, but counted only where they are given: the digest of a job without them is what it always was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,22 @@ RULES: Final = (
         "(self.training.parallelism.tensor * self.training.parallelism.sequence) == 0",
     ),
     Rule(
+        path="spec.evaluation",
+        message="needs spec.data.prompts: without a target there is nobody to capture held-out prompts",
+        holds=lambda spec: spec.evaluation is None or bool(spec.data.prompts),
+        cel="!has(self.evaluation) || (has(self.data.prompts) && size(self.data.prompts) > 0)",
+    ),
+    Rule(
+        path="spec.evaluation.everySteps",
+        message="times spec.training.windowSize must be a multiple of spec.data.groupSize, or capture groups of "
+        "training samples would depend on evaluation",
+        holds=lambda spec: (
+            spec.evaluation is None
+            or spec.evaluation.every_steps * spec.training.window_size % spec.data.group_size == 0
+        ),
+        cel="!has(self.evaluation) || self.evaluation.everySteps * self.training.windowSize % self.data.groupSize == 0",
+    ),
+    Rule(
         path="spec.consumers.gpus",
         message="must be 0 or equal to spec.consumers.processesPerPod: each rank has one GPU",
         holds=lambda spec: spec.consumers.gpus in (0, spec.consumers.processes_per_pod),
@@ -194,7 +212,7 @@ def violations(spec: JobSpec) -> tuple[str, ...]:
 def immutable_digest(spec: JobSpec) -> str:
     """Digest of the parts that may not change; equal for equal meaning, whatever was defaulted."""
     # A field that a later version adds and a job does not set must not make the job look changed.
-    parts = spec.model_dump_json(include=set(IMMUTABLE), by_alias=True, exclude_none=True)
+    parts = spec.model_dump_json(include={*IMMUTABLE, *OPTIONAL}, by_alias=True, exclude_none=True)
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 

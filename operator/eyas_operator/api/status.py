@@ -130,10 +130,13 @@ class Progress:
     __pydantic_config__ = _CAMEL
 
     step: int = 0
-    """Last step in the ranks' weights."""
+    """Last window that the ranks have done; with evaluation, windows of both kinds count."""
     durable_step: int = 0
-    """Step of the last durable checkpoint."""
+    """Window of the last durable checkpoint."""
     total_steps: int = 0
+    training_step: int = 0
+    """Optimizer steps in the ranks' weights."""
+    total_training_steps: int = 0
     produced: int = 0
     """Samples captured at least once."""
     acked: int = 0
@@ -216,6 +219,19 @@ class NodeStrikes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BestCheckpoint:
+    """The checkpoint with the lowest loss on held-out prompts."""
+
+    __pydantic_config__ = _CAMEL
+
+    step: int
+    """Optimizer steps in it."""
+    directory: str
+    eval_loss: str
+    """A decimal in a string: Kubernetes wants no floats in objects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What came out."""
 
@@ -229,6 +245,8 @@ class Result:
     exact: bool
     incidents: int
     restarts: int
+    best: BestCheckpoint | None = None
+    """None: nothing is held out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -90,6 +90,15 @@ class Schedule(StrEnum):
     CONSTANT = "Constant"
 
 
+class Evaluation(Model):
+    """Measuring the draft on prompts that are never trained; the best checkpoint is kept beside the newest ones."""
+
+    prompts: Annotated[tuple[Path, ...], Field(min_length=1, max_length=1024)]
+    """JSONL files as in `data.prompts`. They change neither the weights nor the draft's vocabulary."""
+    every_steps: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Optimizer steps between two evaluations; another one follows the last step."""
+
+
 class Checkpointing(Model):
     """When checkpoints are written."""
 

@@ -54,6 +54,7 @@ def job_config(build: Build) -> config.JobConfig:
         producers=producer_count(build.spec),
         world_size=build.world_size,
         colocated=build.spec.mode is Mode.COLOCATED,
+        evaluation=_evaluation(build),
     )
 
 
@@ -82,6 +83,15 @@ def _data(build: Build) -> config.DataConfig:
         seed=data.seed,
         chat_template=data.chat_template,
         group_size=data.group_size,
+    )
+
+
+def _evaluation(build: Build) -> config.EvaluationConfig | None:
+    evaluation = build.spec.evaluation
+    if evaluation is None:
+        return None
+    return config.EvaluationConfig(
+        prompts=tuple(_path(build, path) for path in evaluation.prompts), every_steps=evaluation.every_steps
     )
 
 

@@ -10,7 +10,7 @@ from eyas_contract.states import Gang, Phase
 from eyas_contract.wire import StatusReply
 from eyas_operator import names
 from eyas_operator.api.rules import immutable_digest
-from eyas_operator.api.status import JobStatus, Result, Stage
+from eyas_operator.api.status import BestCheckpoint, JobStatus, Result, Stage
 from eyas_operator.policies.gang import drain_seconds
 from eyas_operator.policies.moment import Moment, end, enter, fail, reason_in
 from eyas_operator.policies.units import alive_train_pods
@@ -79,7 +79,7 @@ def own_report(moment: Moment, status: JobStatus) -> StatusReply | None:
 
 def _result(status: JobStatus, report: StatusReply) -> Result:
     return Result(
-        steps=report.durable_step,
+        steps=report.durable_training_step,
         samples_trained=report.samples_trained,
         samples_dead=report.samples_dead,
         checkpoint_directory=report.checkpoint_directory,
@@ -87,6 +87,13 @@ def _result(status: JobStatus, report: StatusReply) -> Result:
         exact=report.exact,
         incidents=len(status.incidents),
         restarts=status.restarts,
+        best=None
+        if report.best is None
+        else BestCheckpoint(
+            step=report.best.training_step,
+            directory=report.best.directory,
+            eval_loss=repr(report.best.eval_loss),
+        ),
     )
 
 

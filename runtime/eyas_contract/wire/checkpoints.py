@@ -60,6 +60,43 @@ class CheckpointState(Message, frozen=True, kw_only=True):
     samples_recaptured: int = 0
     training_fingerprint: str = ""
     world_size: int = 0
+    training_step: int = 0
+    """Optimizer steps in it; `step` counts windows, those of evaluations included. 0 in old records."""
+
+
+class Best(Message, frozen=True, kw_only=True):
+    """The checkpoint after the evaluation round with the lowest loss so far."""
+
+    directory: str
+    step: int
+    """Window after which it was written: the last one of that round."""
+    training_step: int
+    """Optimizer steps in it."""
+    eval_loss: float
+
+
+class EvaluationPoint(Message, frozen=True, kw_only=True):
+    """One finished evaluation round."""
+
+    step: int
+    """Its last window."""
+    training_step: int
+    """Optimizer steps made before it."""
+    eval_loss: float
+
+
+class EvaluationState(Message, frozen=True, kw_only=True):
+    """What the ranks know of evaluations as of a step: part of the state that a checkpoint holds."""
+
+    points: tuple[EvaluationPoint, ...] = ()
+    """Every finished round, in order."""
+    best: Best | None = None
+    sums: tuple[float, ...] = ()
+    """Numerators and denominators of the round under way, over all ranks; empty between rounds."""
+    num_tokens: int = 0
+    """Tokens of its live samples so far."""
+    num_supervised: int = 0
+    num_live: int = 0
 
 
 class PresentedCheckpoint(Message, frozen=True, kw_only=True):
@@ -74,6 +111,8 @@ class PresentedCheckpoint(Message, frozen=True, kw_only=True):
     receipt: str
     """Empty when it was never stored; then the service must know the manifest digest."""
     state: CheckpointState
+    evaluation: EvaluationState | None = None
+    """None: the job holds nothing out."""
 
 
 class CheckpointCommitRequest(Message, frozen=True, kw_only=True):
@@ -91,6 +130,8 @@ class CheckpointCommitRequest(Message, frozen=True, kw_only=True):
     """Over names, dtypes, shapes and bytes of the trainable tensors in name order."""
     world_size: int
     nbytes: int
+    best: Best | None = None
+    """As of this step; its directory may be this one."""
 
 
 class CheckpointCommitReply(Message, frozen=True, kw_only=True):

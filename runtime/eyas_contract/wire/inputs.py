@@ -25,6 +25,8 @@ class Inputs(Message, frozen=True, kw_only=True):
     tokenizer: str
     template: str
     target: str
+    evaluation: str = ""
+    """Of the held-out prompts; empty when there are none."""
 
 
 class Prepared(Message, frozen=True, kw_only=True):
@@ -32,6 +34,7 @@ class Prepared(Message, frozen=True, kw_only=True):
 
     inputs: Inputs
     prompt_count: int
+    """N: prompts that are trained. The columns below go on with the held-out ones."""
     file_indices: str
     """base64 of little-endian uint16[N]: which data file a prompt is in."""
     offsets: str
@@ -49,6 +52,8 @@ class Prepared(Message, frozen=True, kw_only=True):
     """Bytes of one token's features, for reservations."""
     bytes_per_sample: int
     """Fixed bytes of one blob (header, ids are per token), for reservations."""
+    held_out_count: int = 0
+    """H: prompts that are only evaluated, numbered N .. N + H - 1."""
     truncated_prompts: int = 0
     empty_prompts: tuple[int, ...] = ()
     """Prompt indices with no supervised token: dead letters from the start."""

@@ -2,7 +2,7 @@
 
 from eyas_contract.ids import JobUid
 from eyas_contract.states import Gang, Phase
-from eyas_contract.wire.checkpoints import DeadLetter
+from eyas_contract.wire.checkpoints import Best, DeadLetter
 from eyas_contract.wire.common import Message
 
 
@@ -67,6 +67,12 @@ class StatusReply(Message, frozen=True, kw_only=True):
     incidents: tuple[Incident, ...]
     suspects: tuple[str, ...] = ()
     """Prompts whose capture group was held by producers that died, most often first."""
+    total_training_steps: int = 0
+    """Optimizer steps of the whole job. Every `*_step` counts windows, those of evaluations included."""
+    acked_training_step: int = 0
+    durable_training_step: int = 0
+    best: Best | None = None
+    """As of the newest durable checkpoint."""
 
 
 class MetricsRequest(Message, frozen=True, kw_only=True):
@@ -77,10 +83,14 @@ class MetricsRequest(Message, frozen=True, kw_only=True):
 
 
 class StepMetrics(Message, frozen=True, kw_only=True):
-    """Metrics of one step; a replay overwrites."""
+    """Metrics of one window; a replay overwrites."""
 
     step: int
+    """The window's number."""
     values: dict[str, float]
+    training_step: int = 0
+    """Optimizer steps made once it was done: what people call its step."""
+    evaluation: bool = False
 
 
 class MetricsReply(Message, frozen=True, kw_only=True):

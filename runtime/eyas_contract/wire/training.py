@@ -37,7 +37,7 @@ class Order(Message, frozen=True, kw_only=True):
     """Samples of the next window that are ready already; a hint."""
     last: bool = False
     """checkpoint: stop after it."""
-    reason: Literal["", "schedule", "pressure", "drain", "complete"] = ""
+    reason: Literal["", "schedule", "pressure", "best", "drain", "complete"] = ""
     state: CheckpointState | None = None
     """checkpoint: goes into the manifest."""
 

@@ -24,7 +24,9 @@ def make_engine(config: JobConfig, *, device: torch.device | None = None) -> Cap
             dtype=DTYPES[config.target.dtype],
         )
     tokeniser = Tokeniser(load_tokenizer(config.target), max_length=data.max_length, chat_template=data.chat_template)
-    return PromptEngine(data.prompts, tokeniser, TransformersModel(config.target, device=device or default_device()))
+    held_out = () if config.evaluation is None else config.evaluation.prompts
+    files = (*data.prompts, *held_out)
+    return PromptEngine(files, tokeniser, TransformersModel(config.target, device=device or default_device()))
 
 
 def default_device() -> torch.device:

@@ -20,7 +20,7 @@ from eyas_contract.refs import DTYPE_BYTES
 from eyas_contract.wire import Inputs, Prepared
 from eyas_runtime.capture.engine import FIXED_BYTES_PER_TOKEN, INPUT_IDS, LOSS_MASK
 from eyas_runtime.capture.feature_files import check_against_target, read_features
-from eyas_runtime.capture.prompts import scan
+from eyas_runtime.capture.prompts import Located, held_out, scan
 from eyas_runtime.capture.targets import TargetShape, target_shape
 from eyas_runtime.capture.tokenise import Tokeniser, Tokens, load_tokenizer
 from eyas_runtime.inputs import feature_files, listed_files
@@ -53,6 +53,9 @@ def prepare(config: JobConfig, inputs: Inputs, advance: Callable[[], None]) -> P
     for sample in samples:
         table.add(sample)
         advance()
+    for sample in _held_out(config):
+        table.add(sample, held_out=True)
+        advance()
     return table.result(config, inputs, shape)
 
 
@@ -60,8 +63,21 @@ def _prompts(config: JobConfig) -> Iterator[Counted]:
     data = config.data
     if not data.prompts:
         raise UserError("the job has neither data.prompts nor data.features; give one of them")
+    yield from _counted(config, scan(data.prompts))
+
+
+def _held_out(config: JobConfig) -> Iterator[Counted]:
+    if config.evaluation is None:
+        return
+    if config.data.features:
+        raise UserError("evaluation.prompts needs data.prompts: without a target there is nobody to capture them")
+    yield from _counted(config, held_out(config.data.prompts, config.evaluation.prompts))
+
+
+def _counted(config: JobConfig, prompts: Iterator[Located]) -> Iterator[Counted]:
+    data = config.data
     tokeniser = Tokeniser(load_tokenizer(config.target), max_length=data.max_length, chat_template=data.chat_template)
-    for located in scan(data.prompts):
+    for located in prompts:
         tokens = tokeniser.encode(located.prompt, located.where)
         yield Counted(file_index=located.file_index, offset=located.offset, tokens=tokens, where=located.where)
 
@@ -94,8 +110,11 @@ class _Table:
         self._counts = np.zeros(vocab_size, dtype=np.int64)
         self._empty: list[int] = []
         self._truncated = 0
+        self._held_out = 0
 
-    def add(self, sample: Counted) -> None:
+    def add(self, sample: Counted, *, held_out: bool = False) -> None:
+        """Held-out samples come last. What they say has no say in the draft's vocabulary: it must be that of the same
+        job without them."""
         index = len(self._files)
         if index >= PROMPTS_MAX:
             raise UserError(f"the job has more than {PROMPTS_MAX} prompts; split it")
@@ -108,19 +127,25 @@ class _Table:
         self._offsets.append(sample.offset)
         self._tokens.append(len(ids))
         self._supervised.append(sample.tokens.num_supervised)
-        self._counts += np.bincount(ids[mask != 0], minlength=len(self._counts))
+        self._held_out += held_out
+        if not held_out:
+            self._counts += np.bincount(ids[mask != 0], minlength=len(self._counts))
         self._truncated += sample.tokens.truncated
         if not sample.tokens.num_supervised:
             self._empty.append(index)
 
     def result(self, config: JobConfig, inputs: Inputs, shape: TargetShape) -> Prepared:
-        if len(self._empty) == len(self._files):
-            raise UserError("no prompt has a supervised token: give conversations with assistant turns, or a template")
+        trained = len(self._files) - self._held_out
+        for begin, end, word in ((0, trained, "prompt"), (trained, len(self._files), "held-out prompt")):
+            if begin < end and end - begin == sum(begin <= index < end for index in self._empty):
+                raise UserError(
+                    f"no {word} has a supervised token: give conversations with assistant turns, or a template"
+                )
         vocabulary = build_vocab_map(self._counts, min(config.draft.vocab_size, shape.vocab_size))
         vector_bytes = shape.hidden_size * DTYPE_BYTES[config.target.dtype]
         return Prepared(
             inputs=inputs,
-            prompt_count=len(self._files),
+            prompt_count=trained,
             file_indices=_base64(self._files),
             offsets=_base64(self._offsets),
             token_counts=_base64(self._tokens),
@@ -130,6 +155,7 @@ class _Table:
             hidden_size=shape.hidden_size,
             bytes_per_token=VECTORS_PER_TOKEN * vector_bytes + FIXED_BYTES_PER_TOKEN,
             bytes_per_sample=HEADER_BYTES,
+            held_out_count=self._held_out,
             truncated_prompts=self._truncated,
             empty_prompts=tuple(self._empty),
         )

@@ -6,7 +6,7 @@ collections call it) or `{"text": ...}`; other fields are ignored, because colle
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -107,10 +107,18 @@ def _scan_file(path: Path, file_index: int) -> Iterator[Located]:
         raise _unreadable(path, error) from error
 
 
+def held_out(data: tuple[str, ...], evaluation: tuple[str, ...]) -> Iterator[Located]:
+    """All held-out prompts; their file numbers go on after those of `data`. Errors as in `scan`."""
+    if len(data) + len(evaluation) > FILES_MAX:
+        raise UserError(f"data.prompts and evaluation.prompts name more than {FILES_MAX} files; join them")
+    for located in scan(evaluation):
+        yield replace(located, file_index=len(data) + located.file_index)
+
+
 def read_at(files: tuple[str, ...], file_index: int, offset: int) -> Located:
     """The prompt whose line starts at byte `offset`. Errors as in `scan`."""
     if not 0 <= file_index < len(files):
-        raise UserError(f"data.prompts has {len(files)} files, but a prompt is in file number {file_index}: it changed")
+        raise UserError(f"the job has {len(files)} prompt files, but a prompt is in number {file_index}: they changed")
     path = Path(files[file_index])
     where = f"{path} at byte {offset}"
     try:

@@ -48,6 +48,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Zero-weight verdicts of windows since the parent checkpoint."""
     fingerprint: str = ""
     """Digest of the training fingerprint (device, libraries, threads, world size)."""
+    evaluation: wire.EvaluationState | None = None
+    """What the ranks knew of evaluations at this step."""
 
     def nbytes(self) -> int:
         """Bytes of all files but the manifest."""
@@ -112,4 +114,5 @@ def presented(manifest: Manifest, manifest_digest: str, receipt: str) -> wire.Pr
         manifest_digest=manifest_digest,
         receipt=receipt,
         state=msgspec.structs.replace(manifest.state, dead_letters=letters),
+        evaluation=manifest.evaluation,
     )

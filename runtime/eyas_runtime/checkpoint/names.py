@@ -9,6 +9,8 @@ from eyas_contract.ids import Incarnation
 ROOT_MARKER: Final = "eyas-checkpoints.json"
 """File in the folder of a job's checkpoints; where it cannot be read nothing is judged."""
 MANIFEST: Final = "manifest.json"
+BEST: Final = "best.json"
+"""File in the folder of a job's checkpoints: which of them is the best one."""
 LAYOUT: Final = "layout.json"
 RECEIPT: Final = "receipt.json"
 STRUCK: Final = "struck.json"

@@ -31,6 +31,10 @@ class AsyncSaver:
         """Whether a save is going on."""
         return not self._idle.is_set()
 
+    def directory_at(self, step: int) -> str:
+        """Name of the directory that a save of `step` will get."""
+        return self._writer.directory_at(step)
+
     @property
     def committed_step(self) -> int:
         """Step of the newest save that the service recorded; 0 while there is none."""

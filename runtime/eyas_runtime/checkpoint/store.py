@@ -11,12 +11,13 @@ from pathlib import Path
 
 import msgspec
 
+from eyas_contract import wire
 from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Corrupt, UserError
 from eyas_contract.ids import Incarnation, JobUid
 from eyas_runtime import files
 from eyas_runtime.checkpoint import manifest as manifests
-from eyas_runtime.checkpoint.names import MANIFEST, RECEIPT, ROOT_MARKER, STRUCK, parse_directory
+from eyas_runtime.checkpoint.names import BEST, MANIFEST, RECEIPT, ROOT_MARKER, STRUCK, parse_directory
 
 MARKER_BYTES_MAX = 4096
 
@@ -97,6 +98,27 @@ class CheckpointRoot:
     def store_receipt(self, name: str, receipt: manifests.Receipt) -> None:
         """Store the service's word beside the manifest."""
         files.publish_bytes(self.directory(name) / RECEIPT, msgspec.json.encode(receipt))
+
+    def best(self) -> wire.Best | None:
+        """Which checkpoint is the best one, or None while nothing was evaluated. Raises `Corrupt`."""
+        try:
+            raw = files.read_verified(self.path / BEST, bytes_max=manifests.RECEIPT_BYTES_MAX)
+        except FileNotFoundError:
+            return None
+        try:
+            return msgspec.json.decode(raw, type=wire.Best)
+        except UNDECODABLE as error:
+            raise Corrupt(f"{BEST} is damaged: {error}") from error
+
+    def store_best(self, best: wire.Best) -> None:
+        """Say which checkpoint is the best one; nothing is written when the file says so already."""
+        raw = msgspec.json.format(msgspec.json.encode(best), indent=1)
+        try:
+            if files.read_verified(self.path / BEST, bytes_max=manifests.RECEIPT_BYTES_MAX) == raw:
+                return
+        except (FileNotFoundError, Corrupt):
+            pass
+        files.publish_bytes(self.path / BEST, raw)
 
     def manifest_bytes(self, name: str) -> bytearray | None:
         """The manifest of `name` as it is, or None. Raises `Corrupt` for something that is no file of sane length."""

@@ -76,6 +76,8 @@ class Save:
     state: wire.CheckpointState
     verdicts: tuple[wire.Verdict, ...]
     """Since the parent checkpoint; the same on all ranks."""
+    evaluation: wire.EvaluationState | None = None
+    """As of the step; the same on all ranks. None: the job holds nothing out."""
 
 
 class CheckpointWriter:
@@ -92,6 +94,10 @@ class CheckpointWriter:
     ) -> None:
         """`committer` is None on every rank but 0; `tick` says that work moves."""
         self._root, self._lineage, self._group, self._committer, self._tick = root, lineage, group, committer, tick
+
+    def directory_at(self, step: int) -> str:
+        """Name of the directory of a save of `step`."""
+        return directory_name(step=step, attempt=self._lineage.attempt, incarnation=self._lineage.incarnation)
 
     def save(self, save: Save) -> None:
         """Write, commit, and return when the service has recorded the checkpoint, on every rank.
@@ -110,7 +116,7 @@ class CheckpointWriter:
             ) from error
 
     def _save(self, save: Save) -> None:
-        name = directory_name(step=save.step, attempt=self._lineage.attempt, incarnation=self._lineage.incarnation)
+        name = self.directory_at(save.step)
         path = self._root.create(name)
         hit("ckpt.before_data")
         shard = shard_name(self._group.rank, self._group.world_size)
@@ -160,6 +166,7 @@ class CheckpointWriter:
             state=save.state,
             verdicts=save.verdicts,
             fingerprint=lineage.fingerprint,
+            evaluation=save.evaluation,
         )
 
     def _layout(self, path: Path, names: Sequence[str], shards: Sequence[Written]) -> Layout:
@@ -199,6 +206,7 @@ class CheckpointWriter:
                 weights_sha256=manifest.weights_sha256,
                 world_size=manifest.world_size,
                 nbytes=manifest.nbytes() + len(raw),
+                best=None if save.evaluation is None else save.evaluation.best,
             )
         )
         hit("ckpt.after_commit")
@@ -209,6 +217,8 @@ class CheckpointWriter:
             ),
         )
         hit("ckpt.after_receipt")
+        if save.evaluation is not None and save.evaluation.best is not None:
+            self._root.store_best(save.evaluation.best)
         return tuple(name for name in reply.garbage if name != manifest.directory)
 
 

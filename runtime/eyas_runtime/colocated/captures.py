@@ -113,7 +113,7 @@ class Groups:
     """Which prompts make a capture group: what a lease would say, from the prepared inputs."""
 
     def __init__(self, config: JobConfig, prepared: wire.Prepared) -> None:
-        self._schedule = Schedule.of_job(config, prepared.prompt_count)
+        self._schedule = Schedule.of_job(config, prepared)
         self._files = _column(prepared.file_indices, "H")
         self._offsets = _column(prepared.offsets, "Q")
         self._tokens = _column(prepared.token_counts, "I")

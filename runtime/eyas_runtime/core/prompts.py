@@ -31,9 +31,11 @@ class Prompts:
     @staticmethod
     def of(prepared: wire.Prepared) -> "Prompts":
         """Decode and check. Raises `UserError` naming the field whose length is wrong."""
-        count = prepared.prompt_count
-        if count < 1:
+        if prepared.prompt_count < 1:
             raise UserError("prepare found no prompt: data.prompts and data.features name no readable sample")
+        if prepared.held_out_count < 0:
+            raise UserError(f"prepared.held_out_count is {prepared.held_out_count}")
+        count = prepared.prompt_count + prepared.held_out_count
         return Prompts(
             files=_decode("file_indices", prepared.file_indices, "H", count),
             offsets=_decode("offsets", prepared.offsets, "Q", count),

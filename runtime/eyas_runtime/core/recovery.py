@@ -17,6 +17,11 @@ GENERATION_JUMP = 1 << 32
 happened since, so that a generation never comes back even if the store epoch did not change."""
 
 
+NOT_PREPARED = (
+    "the inputs are being prepared again: with evaluation, where a window ends follows from how many prompts there are"
+)
+
+
 class CheckpointsLost(UserError):
     """The ranks would start at 0 although a commit is on record."""
 

@@ -22,6 +22,8 @@ class RecordedCheckpoint:
     store_epoch: int
     state: Literal["listed", "committed", "struck"]
     """listed: seen on disk, its commit unknown here; struck: off the line for ever."""
+    best_directory: str = ""
+    """The best checkpoint as of this one; empty while nothing was evaluated."""
 
 
 def garbage_checkpoints(
@@ -29,16 +31,18 @@ def garbage_checkpoints(
 ) -> tuple[str, ...]:
     """Directories that may be deleted now, oldest first.
 
-    Never one of the newest `keep` (at least one) committed ones at or below `durable_step`, never one that is `in_use`.
+    Never one of the newest `keep` (at least one) committed ones at or below `durable_step`, nor one that was the best
+    as of one of those (the ranks may go back to any of them), never one that is `in_use`.
     A listed directory above the durable step is left alone: whoever wrote it may be in the middle of it.
     """
     rows = sorted(recorded, key=lambda row: (row.step, row.store_epoch, row.directory))
     line = [row for row in rows if row.state == "committed" and row.step <= durable_step]
     spared = line[-max(keep, 1) :]
+    best = {row.best_directory for row in spared}
     oldest_spared = spared[0].step if spared else 0
     named = []
     for row in rows:
-        if row.directory in in_use or row in spared:
+        if row.directory in in_use or row.directory in best or row in spared:
             continue
         superseded = row.step < oldest_spared if row.state == "listed" else row.step <= durable_step
         if (row.state == "struck" and spared) or (row.state != "struck" and superseded and len(spared) >= max(keep, 1)):

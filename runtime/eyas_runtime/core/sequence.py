@@ -12,7 +12,9 @@ from hashlib import blake2b
 from math import isqrt
 from typing import Final
 
+from eyas_contract import wire
 from eyas_contract.config import JobConfig
+from eyas_runtime.core.rounds import Rounds
 
 _ROUNDS: Final = 8
 
@@ -74,9 +76,11 @@ def position_of(value: int, size: int, *, seed: int, epoch: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The whole order of a job. Steps count from 1, sequence numbers, groups and prompts from 0.
+    """The whole order of a job. Windows count from 1, sequence numbers, groups and prompts from 0.
 
-    `prompts` is N; 0 means "not prepared yet", and then the sequence is empty.
+    `prompts` is N; 0 means "not prepared yet", and then the sequence is empty. With evaluation, prompts N .. N + H - 1
+    are the held-out ones, and some windows evaluate instead of training (`rounds`); what the protocol calls a step is
+    always the number of a window.
     """
 
     prompts: int
@@ -85,66 +89,110 @@ class Schedule:
     epochs: int
     max_steps: int | None
     seed: int
+    held_out: int = 0
+    evaluate_every: int = 0
+    """Training windows between two evaluations; 0 is never."""
 
-    @classmethod
-    def of_job(cls, config: JobConfig, prompts: int) -> "Schedule":
-        """The order of the job over its prepared prompts."""
-        data, training = config.data, config.training
-        return cls(
-            prompts=prompts,
+    @staticmethod
+    def of_job(config: JobConfig, prepared: wire.Prepared) -> "Schedule":
+        """The order of a job whose inputs are prepared."""
+        data, training, evaluation = config.data, config.training, config.evaluation
+        return Schedule(
+            prompts=prepared.prompt_count,
             window_size=training.window_size,
             group_size=data.group_size,
             epochs=data.epochs,
             max_steps=training.max_steps,
             seed=data.seed,
+            held_out=prepared.held_out_count,
+            evaluate_every=0 if evaluation is None else evaluation.every_steps,
+        )
+
+    @property
+    def rounds(self) -> Rounds:
+        """Where windows and groups of both kinds begin and end."""
+        everything = self.epochs * self.prompts
+        return Rounds(
+            samples=everything if self.max_steps is None else min(everything, self.max_steps * self.window_size),
+            window_size=self.window_size,
+            group_size=self.group_size,
+            held_out=self.held_out,
+            every_steps=self.evaluate_every,
         )
 
     @property
     def total(self) -> int:
-        """Number of sequence numbers: min(epochs * N, max_steps * Q)."""
-        everything = self.epochs * self.prompts
-        return everything if self.max_steps is None else min(everything, self.max_steps * self.window_size)
+        """Number of sequence numbers: min(epochs * N, max_steps * Q), and the held-out samples of every round."""
+        return self.rounds.total
 
     @property
     def total_steps(self) -> int:
-        """Number of windows; the last one may be short."""
-        return -(-self.total // self.window_size)
+        """Number of windows; the last one of each run may be short."""
+        return self.rounds.windows
 
     @property
     def total_groups(self) -> int:
-        """Number of capture groups; the last one may be short."""
-        return -(-self.total // self.group_size)
+        """Number of capture groups; the last one of each run may be short."""
+        return self.rounds.groups
 
     def prompt_of(self, sequence: int) -> int:
         """Prompt index of a sequence number."""
-        epoch, position = divmod(sequence, self.prompts)
+        evaluation, number = self.rounds.use_of(sequence)
+        if evaluation:
+            return self.prompts + number
+        epoch, position = divmod(number, self.prompts)
         return permute(position, self.prompts, seed=self.seed, epoch=epoch)
 
     def sequences_of(self, prompt: int) -> tuple[int, ...]:
-        """All sequence numbers that use a prompt, ascending, at most one an epoch."""
+        """All sequence numbers that use a prompt, ascending, at most one an epoch, or one a round when held out."""
+        rounds = self.rounds
+        if prompt >= self.prompts:
+            return rounds.sequences_of_held_out(prompt - self.prompts)
         uses = (
             epoch * self.prompts + position_of(prompt, self.prompts, seed=self.seed, epoch=epoch)
             for epoch in range(self.epochs)
         )
-        return tuple(use for use in uses if use < self.total)
+        return tuple(rounds.sequence_of_training(use) for use in uses if use < rounds.samples)
 
     def window(self, step: int) -> range:
         """Sequence numbers of window `step` (1-based)."""
-        return range(min((step - 1) * self.window_size, self.total), min(step * self.window_size, self.total))
+        run = self.rounds.run_of_window(step)
+        return _slice(run.sequences, step - run.first_window, self.window_size)
 
     def end_of(self, step: int) -> int:
         """First sequence number after window `step`; 0 for step 0. Not cut while the total is unknown."""
-        end = step * self.window_size
-        return min(end, self.total) if self.prompts else end
+        return self.window(step).stop if self.prompts and step else step * self.window_size
+
+    def training_step(self, step: int) -> int:
+        """Optimizer steps made once window `step` is done."""
+        return self.rounds.training_step(step) if step else 0
+
+    def metrics(self, step: int, values: dict[str, float]) -> wire.StepMetrics:
+        """Metrics of a window, as readers see them."""
+        return wire.StepMetrics(
+            step=step,
+            values=values,
+            training_step=self.training_step(step),
+            evaluation=self.rounds.part(step) is not None,
+        )
 
     def step_of(self, sequence: int) -> int:
         """Step whose window holds a sequence number."""
-        return sequence // self.window_size + 1
+        run = self.rounds.run_of_sequence(sequence)
+        return run.first_window + (sequence - run.sequences.start) // self.window_size
 
     def group_of(self, sequence: int) -> int:
         """Capture group of a sequence number."""
-        return sequence // self.group_size
+        run = self.rounds.run_of_sequence(sequence)
+        return run.first_group + (sequence - run.sequences.start) // self.group_size
 
     def group(self, number: int) -> range:
         """Sequence numbers of a capture group."""
-        return range(min(number * self.group_size, self.total), min((number + 1) * self.group_size, self.total))
+        run = self.rounds.run_of_group(number)
+        return _slice(run.sequences, number - run.first_group, self.group_size)
+
+
+def _slice(sequences: range, number: int, size: int) -> range:
+    """The `number`-th piece of `size` of a range; the last one may be short, those beyond are empty."""
+    start, stop = sequences.start, sequences.stop
+    return range(min(start + number * size, stop), min(start + (number + 1) * size, stop))

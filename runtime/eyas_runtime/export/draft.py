@@ -73,7 +73,7 @@ def export_draft(
     return Exported(
         path=output,
         layout=layout,
-        step=source.manifest.step,
+        step=source.step,
         tensors=len(tensors),
         nbytes=len(raw),
         weights_sha256=source.manifest.weights_sha256,
@@ -151,7 +151,7 @@ def draft_config_json(
         "vocab_size": config.vocab_size,
         "eyas": {
             "job_uid": source.manifest.job_uid,
-            "step": source.manifest.step,
+            "step": source.step,
             "weights_sha256": source.manifest.weights_sha256,
         },
     }

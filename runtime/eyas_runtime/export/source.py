@@ -38,10 +38,18 @@ class DraftSource:
     manifest: Manifest
     directory: Path
 
+    @property
+    def step(self) -> int:
+        """Optimizer steps in it."""
+        return self.manifest.state.training_step or self.manifest.step
 
-def open_source(path: Path) -> DraftSource:
-    """Read the draft in `path` (see the module). Raises `UserError` when there is none, `Corrupt` for wrong bytes."""
-    directory = find_checkpoint(path)
+
+def open_source(path: Path, *, best: bool = False) -> DraftSource:
+    """Read the draft in `path` (see the module), or the best one as of that checkpoint.
+
+    Raises `UserError` when there is none, `Corrupt` for wrong bytes.
+    """
+    directory = find_best(path) if best else find_checkpoint(path)
     try:
         return _read(directory)
     except Corrupt as error:
@@ -75,6 +83,19 @@ def find_checkpoint(path: Path) -> Path:
     if not found:
         raise UserError(f"{path} holds no committed checkpoint; has the run reached its first one?")
     return max(found, key=_age)
+
+
+def find_best(path: Path) -> Path:
+    """The best checkpoint as of the one that `find_checkpoint` finds. Raises `UserError` when nothing was evaluated."""
+    newest = find_checkpoint(path)
+    raw = files.read_verified(newest / MANIFEST, bytes_max=manifests.MANIFEST_BYTES_MAX)
+    state = manifests.decode(raw).evaluation
+    if state is None or state.best is None:
+        raise UserError(f"{newest} knows no best checkpoint: its job has no spec.evaluation, or evaluated nothing yet")
+    directory = newest.parent / state.best.directory
+    if parse_directory(state.best.directory) is None or not (directory / MANIFEST).is_file():
+        raise UserError(f"the best checkpoint {directory} is not there; leave --best out to take the newest one")
+    return directory
 
 
 def _is_candidate(directory: Path) -> bool:

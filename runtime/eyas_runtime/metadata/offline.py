@@ -37,6 +37,15 @@ def read_audit(path: Path) -> wire.AuditReply:
         store.close()
 
 
+def read_metrics(path: Path, after_step: int) -> tuple[wire.StepMetrics, ...]:
+    """Metrics of windows > `after_step` from the rows alone. Raises as `Database` and `stored_facts` do."""
+    store = SQLiteMetadataStore(path, stored_facts(path))
+    try:
+        return store.metrics(after_step, -1).steps
+    finally:
+        store.close()
+
+
 def inspect(path: Path) -> str:
     """What is wrong with the file, in one sentence; empty when it is sound or in use by its service."""
     try:

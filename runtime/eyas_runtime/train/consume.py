@@ -102,9 +102,11 @@ class Rank:
         group, checkpoint_group = self._engine.meet(incarnation)
         origin = share_origin(group, origin)
         prepared = self._prepared()
-        trainer = self._engine.trainer(prepared, self._total_steps(prepared))
-        self._load(trainer, origin)
-        loop = self._loop(trainer, origin, group, checkpoint_group, prepared)
+        schedule = Schedule.of_job(self._config, prepared)
+        trainer = self._engine.trainer(prepared, max(1, schedule.rounds.training_steps))
+        evaluation = self._load(trainer, origin)
+        settings = self._settings(origin, schedule, evaluation)
+        loop = self._loop(trainer, origin, settings, group, checkpoint_group, prepared)
         mark_ready()
         code = loop.run()
         heartbeat.close()
@@ -117,16 +119,13 @@ class Rank:
             if reply.prepared is not None:
                 return reply.prepared
 
-    def _total_steps(self, prepared: wire.Prepared) -> int:
-        return max(1, Schedule.of_job(self._config, prepared.prompt_count).total_steps)
-
-    def _load(self, trainer: Trainer[Any], origin: Origin) -> None:
+    def _load(self, trainer: Trainer[Any], origin: Origin) -> wire.EvaluationState | None:
         if not origin.directory:
             trainer.initialise()
-            return
-        retrying(lambda: self._read(trainer, origin))
+            return None
+        return retrying(lambda: self._read(trainer, origin))
 
-    def _read(self, trainer: Trainer[Any], origin: Origin) -> None:
+    def _read(self, trainer: Trainer[Any], origin: Origin) -> wire.EvaluationState | None:
         # Rank 0 compared every file a moment ago; the others compare what they read.
         with CheckpointReader(
             self._root.directory(origin.directory),
@@ -138,11 +137,13 @@ class Rank:
             if kind != trainer.kind:
                 raise UserError(f"checkpoint {origin.directory} holds a {kind} state, this job trains {trainer.kind}")
             trainer.load(reader)
+            return reader.manifest.evaluation
 
     def _loop(
         self,
         trainer: Trainer[Any],
         origin: Origin,
+        settings: LoopSettings,
         group: Group,
         checkpoint_group: Group,
         prepared: wire.Prepared,
@@ -167,18 +168,19 @@ class Rank:
             before_save=InBackground(lambda: self._engine.check_inputs(prepared)).result,
             log=self._engine.log,
         )
-        return TrainLoop(self._settings(origin), parts)
+        return TrainLoop(settings, parts)
 
-    def _settings(self, origin: Origin) -> LoopSettings:
+    def _settings(self, origin: Origin, schedule: Schedule, evaluation: wire.EvaluationState | None) -> LoopSettings:
         training = self._config.training
         return LoopSettings(
             incarnation=origin.incarnation,
             start_step=origin.step,
-            window_size=training.window_size,
+            schedule=schedule,
             micro_batch_size=training.micro_batch_size,
             packing_tokens=training.packing_tokens,
             normalisation=self._config.draft.normalisation,
             ranks_per_sample=training.parallelism.ranks,
+            evaluation=evaluation,
         )
 
 

@@ -19,11 +19,17 @@ from eyas_runtime.train import draft_state
 from eyas_runtime.train.eagle3.batch import Captured, normalise, supervised_count
 from eyas_runtime.train.eagle3.config import AUX_LAYERS, DraftConfig, LossConfig
 from eyas_runtime.train.eagle3.grid import Grid
-from eyas_runtime.train.eagle3.loss import COUNTS
+from eyas_runtime.train.eagle3.loss import COUNTS, Result
 from eyas_runtime.train.eagle3.metrics import metrics, step_counts
 from eyas_runtime.train.eagle3.model import Draft, initialise
 from eyas_runtime.train.eagle3.optim import OptimConfig, make_optimizer, optimizer_step
-from eyas_runtime.train.eagle3.parallelize import ParallelConfig, make_mesh, parallelize, set_last_micro_batch
+from eyas_runtime.train.eagle3.parallelize import (
+    ParallelConfig,
+    forget_gathered,
+    make_mesh,
+    parallelize,
+    set_last_micro_batch,
+)
 from eyas_runtime.train.eagle3.schedule import learning_rate
 from eyas_runtime.train.eagle3.teacher import target_head
 from eyas_runtime.train.eagle3.tensor_slices import is_told_elsewhere
@@ -131,11 +137,30 @@ class DraftTrainer:
 
     def accumulate(self, batch: MicroBatch[Features], denominator: float) -> tuple[int, ...]:
         """See `Trainer`."""
-        captured = [None if sample is None else _captured(sample) for sample in batch.samples]
         set_last_micro_batch(self._model, batch.last)
+        result = self._forward(batch, denominator)
+        result.loss.backward()  # type: ignore[no-untyped-call]
+        return self._count(batch, result)
+
+    def begin_evaluation(self, places: int) -> None:
+        """See `Trainer`."""
+        self._counts.zero_()
+
+    def evaluate(self, batch: MicroBatch[Features], denominator: float) -> tuple[int, ...]:
+        """See `Trainer`."""
+        with torch.no_grad():
+            result = self._forward(batch, denominator)
+        if batch.last:
+            forget_gathered(self._model)
+        return self._count(batch, result)
+
+    def _forward(self, batch: MicroBatch[Features], denominator: float) -> Result:
+        captured = [None if sample is None else _captured(sample) for sample in batch.samples]
         inputs = normalise(captured, self._config, packed=self._packed, device=self._device)
-        result = self._model(inputs, self._head, denominator)
-        result.loss.backward()
+        result: Result = self._model(inputs, self._head, denominator)
+        return result
+
+    def _count(self, batch: MicroBatch[Features], result: Result) -> tuple[int, ...]:
         counts = result.counts.cpu()
         if self._grid.counts:
             self._counts += counts.sum(2)

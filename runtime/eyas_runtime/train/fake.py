@@ -59,6 +59,7 @@ class FakeTrainer:
         self._moment = b""
         self._updates = 0
         self._seen = bytearray()
+        self._losses = 0
 
     def describe(self) -> dict[str, int | float | str | bool]:
         """See `Trainer`."""
@@ -85,6 +86,7 @@ class FakeTrainer:
     def begin(self, step: int, places: int) -> None:
         """See `Trainer`."""
         self._seen = bytearray(places * _DIGEST_BYTES)
+        self._losses = 0
 
     def accumulate(self, batch: MicroBatch[bytes], denominator: float) -> tuple[int, ...]:
         """See `Trainer`."""
@@ -98,12 +100,28 @@ class FakeTrainer:
             self._seen[begin : begin + _DIGEST_BYTES] = hashlib.sha256(sample).digest()
         return tuple(bad)
 
+    def begin_evaluation(self, places: int) -> None:
+        """See `Trainer`."""
+        self._seen = bytearray(places * _DIGEST_BYTES)
+        self._losses = 0
+
+    def evaluate(self, batch: MicroBatch[bytes], denominator: float) -> tuple[int, ...]:
+        """See `Trainer`: the loss of a sample is a number below 2 ** 32 that hangs on the weights and its bytes."""
+        for sample in batch.samples:
+            if sample is not None:
+                mixed = hashlib.sha256(self._weights + hashlib.sha256(sample).digest()).digest()
+                self._losses += int.from_bytes(mixed[:4], "little")
+        return self.accumulate(batch, denominator)
+
     def totals(self) -> tuple[float, ...]:
         """See `Trainer`."""
-        return (float(sum(any(self._seen[i : i + _DIGEST_BYTES]) for i in range(0, len(self._seen), _DIGEST_BYTES))),)
+        seen = range(0, len(self._seen), _DIGEST_BYTES)
+        return float(sum(any(self._seen[i : i + _DIGEST_BYTES]) for i in seen)), float(self._losses)
 
     def metrics(self, totals: Sequence[float], denominator: float) -> dict[str, float]:
         """See `Trainer`."""
+        if totals[1]:
+            return {"loss": totals[1] / totals[0] / 2**32, "denominator": denominator, "measured": totals[0]}
         return {"loss": 1.0 / (1.0 + self._updates), "denominator": denominator, "trained": totals[0]}
 
     def healthy(self) -> bool:

@@ -8,6 +8,7 @@ The same code runs under every trainer, group and source (`ports`). Its rules:
 - What the ranks agree on (verdicts) is agreed before the optimizer moves; a sample whose loss is not finite gets a
   verdict, and the window is done again without it.
 - A window with no live sample advances the step and leaves weights and optimizer alone.
+- A window of held-out samples is measured and moves nothing; what it says is kept in `evaluation` and in checkpoints.
 - Checkpoints are copied at a boundary and written behind the loop's back; only the last one is waited for.
 """
 
@@ -24,9 +25,12 @@ from eyas_contract.exits import Exit
 from eyas_contract.ids import Incarnation
 from eyas_runtime.checkpoint.saver import AsyncSaver
 from eyas_runtime.checkpoint.writer import Save
+from eyas_runtime.core.rounds import Part
+from eyas_runtime.core.sequence import Schedule
 from eyas_runtime.failpoints import hit
 from eyas_runtime.train.data import TURN_SECONDS, WindowData
 from eyas_runtime.train.eagle3.config import Normalisation
+from eyas_runtime.train.evaluation import PREFIX, Evaluations
 from eyas_runtime.train.group import Group
 from eyas_runtime.train.heartbeat import Work
 from eyas_runtime.train.ports import FeatureSource, OrderSource, S, Trainer
@@ -43,13 +47,16 @@ class LoopSettings:
     incarnation: Incarnation
     start_step: int
     """Step of the loaded checkpoint; 0 for initial weights."""
-    window_size: int
+    schedule: Schedule
+    """Which windows train and which evaluate."""
     micro_batch_size: int
     packing_tokens: int | None = None
     """Tokens of one packed micro-batch; None packs nothing."""
     normalisation: Normalisation
     ranks_per_sample: int = 1
     """Ranks next to each other that take the same samples and split each among them."""
+    evaluation: wire.EvaluationState | None = None
+    """As of the loaded checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +84,7 @@ class TrainLoop(Generic[S]):
         self._data = WindowData(parts.source, parts.trainer, parts.work)
         self._step = settings.start_step
         self._verdicts: list[wire.Verdict] = []
+        self._evaluations = Evaluations(settings.evaluation, settings.normalisation)
 
     def run(self) -> Exit:
         """Act on orders until one says that it was the last. Returns `DONE` or `TEMPORARY` (drained).
@@ -130,22 +138,35 @@ class TrainLoop(Generic[S]):
             world_size=world,
             micro_batch_size=settings.micro_batch_size,
             packing_tokens=packing,
+            training_step=settings.schedule.training_step(order.step),
         )
-        ahead = mine_of_prefetch(
-            order.prefetch, window_size=settings.window_size, rank=rank, world_size=world, packing_tokens=packing
+        self._data.start(
+            share,
+            mine_of_prefetch(
+                order,
+                window_size=settings.schedule.window_size,
+                rank=rank,
+                world_size=world,
+                packing_tokens=packing,
+            ),
         )
-        self._data.start(share, ahead)
         step = WindowStep(share, self._data, parts.trainer, parts.group, parts.work, settings.normalisation)
-        result = step.run()
+        part = settings.schedule.rounds.part(order.step)
+        result = step.run() if part is None else self._evaluate(order.step, part, step)
         self._step = order.step
         hit("train.after_step")
         self._verdicts.extend(result.verdicts)
         if parts.orders is not None:
             self._ack(parts.orders, order, result, time.monotonic() - began)
 
+    def _evaluate(self, number: int, part: Part, step: WindowStep[S]) -> WindowResult:
+        verdicts, measured = step.measure()
+        found = self._evaluations.add(number, part, measured, self._parts.trainer.metrics)
+        return WindowResult(verdicts=verdicts, metrics={"live_samples": float(len(measured.live)), **found})
+
     def _ack(self, orders: OrderSource, order: wire.Order, result: WindowResult, seconds: float) -> None:
         metrics = {**result.metrics, "step_seconds": seconds}
-        self._parts.log(order.step, metrics)
+        self._parts.log(self._settings.schedule.training_step(order.step), self._logged(order.step, metrics))
         orders.ack(
             wire.AckRequest(
                 incarnation=self._settings.incarnation,
@@ -155,6 +176,12 @@ class TrainLoop(Generic[S]):
                 metrics=metrics,
             )
         )
+
+    def _logged(self, number: int, metrics: dict[str, float]) -> dict[str, float]:
+        """What belongs to a curve: of an evaluation window, only what the round says."""
+        if self._settings.schedule.rounds.part(number) is None:
+            return metrics
+        return {name: value for name, value in metrics.items() if name.startswith(PREFIX)}
 
     def _checkpoint(self, order: wire.Order) -> None:
         parts = self._parts
@@ -172,6 +199,9 @@ class TrainLoop(Generic[S]):
                 pieces=parts.trainer.pieces(),
                 state=order.state,
                 verdicts=tuple(self._verdicts),
+                evaluation=self._evaluations.state_at(order.step, parts.saver.directory_at(order.step))
+                if self._settings.schedule.rounds.is_on
+                else None,
             )
         )
         parts.work.tick()

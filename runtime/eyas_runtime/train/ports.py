@@ -133,6 +133,14 @@ class Trainer(Protocol[S]):
         """Forward and backward; adds to gradients and counts. Returns the places whose loss is not finite."""
         ...
 
+    def begin_evaluation(self, places: int) -> None:
+        """Start (or start again) an evaluation window: forget counts; gradients and generators are left alone."""
+        ...
+
+    def evaluate(self, batch: MicroBatch[S], denominator: float) -> tuple[int, ...]:
+        """Forward only; adds to counts. Changes nothing that a checkpoint holds. Returns places as `accumulate`."""
+        ...
+
     def totals(self) -> tuple[float, ...]:
         """This rank's numerators and denominators so far; the same length on every rank and step."""
         ...

@@ -10,6 +10,8 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from eyas_runtime.train.evaluation import PREFIX
+
 PENDING_MAX: Final = 4096
 """Steps that may wait for a slow disk; later ones are dropped."""
 
@@ -42,7 +44,12 @@ class ScalarLog:
             while (item := self._queue.get()) is not None:
                 step, metrics = item
                 for name, value in metrics.items():
-                    writer.add_scalar(f"train/{name}", value, step)
+                    writer.add_scalar(tag_of(name), value, step)
             writer.close()
         except (OSError, ImportError) as error:
             sys.stderr.write(f"no TensorBoard scalars from here on: {error}\n")
+
+
+def tag_of(name: str) -> str:
+    """Name of a metric's curve: those of evaluations have a section of their own."""
+    return f"eval/{name.removeprefix(PREFIX)}" if name.startswith(PREFIX) else f"train/{name}"

@@ -186,6 +186,10 @@ def _settle(root: CheckpointRoot, found: Found, reply: wire.ReconcileReply) -> O
                 step=verified.manifest.step,
             ),
         )
+    if verified is not None and verified.manifest.evaluation is not None:
+        best = verified.manifest.evaluation.best
+        if best is not None:
+            root.store_best(best)
     for path in (root.path, *([root.directory(directory)] if directory else [])):
         with files.directory(path) as dir_fd:
             temporary.sweep(dir_fd)

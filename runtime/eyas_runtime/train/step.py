@@ -15,12 +15,15 @@ from eyas_contract.errors import UserError
 from eyas_runtime.failpoints import hit
 from eyas_runtime.train.data import WindowData
 from eyas_runtime.train.eagle3.config import Normalisation
+from eyas_runtime.train.evaluation import Measured
 from eyas_runtime.train.group import Group, add_floats, merge_codes
 from eyas_runtime.train.heartbeat import Work
 from eyas_runtime.train.ports import Code, MicroBatch, S, Trainer
 from eyas_runtime.train.window import Share
 
 _DOUBLE_BYTES: Final = 8
+_Forward = Callable[[MicroBatch[S], float], tuple[int, ...]]
+"""`Trainer.accumulate` or `Trainer.evaluate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,25 +51,36 @@ class WindowStep(Generic[S]):
 
     def run(self) -> WindowResult:
         """Train the window. Raises `Closed`, `Fenced`, and `UserError` when training diverged."""
+        trainer, step = self._trainer, self._share.training_step
+        codes, totals = self._settle(lambda places: trainer.begin(step, places), trainer.accumulate)
+        live, verdicts = self._share.live(codes), self._share.verdicts(codes)
+        if not live:
+            return WindowResult(verdicts=verdicts, metrics={"live_samples": 0.0})
+        moved = trainer.apply(step)
+        self._work.tick()
+        metrics = trainer.metrics(totals, self._share.denominator(codes, self._normalisation))
+        counted = {"tokens": float(sum(ref.num_tokens for ref in live)), "live_samples": float(len(live))}
+        return WindowResult(verdicts=verdicts, metrics={**metrics, **moved, **counted})
+
+    def measure(self) -> tuple[tuple[wire.Verdict, ...], Measured]:
+        """Evaluate the window: forward only, nothing that a checkpoint holds moves. Raises as `run`."""
+        codes, totals = self._settle(self._trainer.begin_evaluation, self._trainer.evaluate)
+        return self._share.verdicts(codes), Measured(totals=totals, live=self._share.live(codes))
+
+    def _settle(self, begin: Callable[[int], None], forward: _Forward[S]) -> tuple[bytes, tuple[float, ...]]:
+        """Repeat the window until the ranks agree on what in it is live; the agreed codes and the added totals."""
         codes = self._agree_on_content()
         hit("train.before_step")
-        while True:
-            live = self._share.live(codes)
-            if not live:
-                return WindowResult(verdicts=self._share.verdicts(codes), metrics={"live_samples": 0.0})
-            denominator = self._share.denominator(codes, self._normalisation)
-            mine = self._backward(codes, denominator)
+        while self._share.live(codes):
+            begin(len(codes))
+            mine = self._pass(codes, forward)
             merged, totals = self._agree_on_losses(mine)
             hit("train.after_backward")
             if merged == codes:
-                break
+                return codes, totals
             self._refuse_divergence(merged)
             codes = merged
-        moved = self._trainer.apply(self._share.step)
-        self._work.tick()
-        metrics = self._trainer.metrics(totals, denominator)
-        counted = {"tokens": float(sum(ref.num_tokens for ref in live)), "live_samples": float(len(live))}
-        return WindowResult(verdicts=self._share.verdicts(codes), metrics={**metrics, **moved, **counted})
+        return codes, ()
 
     def _agree_on_content(self) -> bytes:
         places = len(self._share.entries)
@@ -79,14 +93,13 @@ class WindowStep(Generic[S]):
             # Somebody waits for a new capture: nobody's silence is a hang then.
             self._work.phase = "idle"
 
-    def _backward(self, codes: bytes, denominator: float) -> bytes:
-        mine = bytearray(codes)
-        self._trainer.begin(self._share.step, len(codes))
+    def _pass(self, codes: bytes, forward: _Forward[S]) -> bytes:
+        mine, denominator = bytearray(codes), self._share.denominator(codes, self._normalisation)
         last = len(self._share.batches) - 1
         for number, places in enumerate(self._share.batches):
             samples = tuple(self._sample(place, codes) for place in places)
             batch = MicroBatch(places=places, samples=samples, last=number == last)
-            for place in self._trainer.accumulate(batch, denominator):
+            for place in forward(batch, denominator):
                 mine[place] = Code.LOSS_NOT_FINITE
             self._work.tick()
         return bytes(mine)
@@ -113,6 +126,6 @@ class WindowStep(Generic[S]):
         alone = sum(code == Code.LOSS_NOT_FINITE for code in codes) == 1
         if someone_sick or (not alone and not self._share.live(codes)):
             raise UserError(
-                f"training diverged at step {self._share.step}: the loss is not finite; lower training.learningRate or "
-                "training.maxGradNorm, or look for damaged inputs"
+                f"training diverged at step {self._share.training_step}: the loss is not finite; lower "
+                "training.learningRate or training.maxGradNorm, or look for damaged inputs"
             )

@@ -1,6 +1,5 @@
 """What one window asks of the ranks: who takes which place, and by what the loss is divided. Pure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eyas_contract import wire
@@ -16,6 +15,8 @@ class Share:
 
     step: int
     version: int
+    training_step: int
+    """The optimizer step that a training window makes; of an evaluation window, how many were made before it."""
     entries: tuple[wire.WindowEntry, ...]
     batches: tuple[windows.MicroBatch, ...]
     """Indices into `entries`, or None for padding; the same number on every rank."""
@@ -59,9 +60,18 @@ def data_place(*, rank: int, world_size: int, ranks_per_sample: int) -> tuple[in
 
 
 def share_of(
-    order: wire.Order, *, rank: int, world_size: int, micro_batch_size: int, packing_tokens: int | None = None
+    order: wire.Order,
+    *,
+    rank: int,
+    world_size: int,
+    micro_batch_size: int,
+    packing_tokens: int | None = None,
+    training_step: int | None = None,
 ) -> Share:
-    """The part of `rank` of a train order: a fixed number of samples a micro-batch, or packs of `packing_tokens`."""
+    """The part of `rank` of a train order: a fixed number of samples a micro-batch, or packs of `packing_tokens`.
+
+    Without `training_step`, every window is an optimizer step.
+    """
     if packing_tokens is None:
         batches = windows.share(
             rank=rank, world=world_size, places=len(order.entries), micro_batch_size=micro_batch_size
@@ -69,19 +79,26 @@ def share_of(
     else:
         tokens = [None if entry.ref is None else entry.ref.num_tokens for entry in order.entries]
         batches = packing.packs(tokens, world=world_size, max_tokens=packing_tokens)[rank]
-    return Share(step=order.step, version=order.version, entries=order.entries, batches=batches)
+    return Share(
+        step=order.step,
+        version=order.version,
+        training_step=order.step if training_step is None else training_step,
+        entries=order.entries,
+        batches=batches,
+    )
 
 
 def mine_of_prefetch(
-    refs: Sequence[SampleRef], *, window_size: int, rank: int, world_size: int, packing_tokens: int | None = None
+    order: wire.Order, *, window_size: int, rank: int, world_size: int, packing_tokens: int | None = None
 ) -> tuple[SampleRef, ...]:
-    """Those of the next window's refs that `rank` will be given, as far as that is known yet.
+    """Those of the refs of the window after `order` that `rank` will be given, as far as that is known yet.
 
     Unpacked, a sample's place is its position inside its window. Packed, one more sample may move any other to
     another rank, so nothing is known before the window is whole; a rank that is alone is given everything.
     """
+    refs, first = order.prefetch, order.entries[-1].sequence + 1
     if packing_tokens is None or world_size == 1:
-        return tuple(ref for ref in refs if ref.sequence % window_size % world_size == rank)
+        return tuple(ref for ref in refs if (ref.sequence - first) % world_size == rank)
     if len(refs) < window_size:
         return ()
     mine = packing.packs([ref.num_tokens for ref in refs], world=world_size, max_tokens=packing_tokens)[rank]

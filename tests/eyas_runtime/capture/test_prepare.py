@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from eyas_contract.config import JobConfig
+from eyas_contract.config import EvaluationConfig, JobConfig
 from eyas_contract.errors import UserError
 from eyas_contract.wire import Prepared
 from eyas_runtime.capture.prepare import prepare
@@ -196,3 +196,42 @@ def test_missing_weights_are_one_sentence(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="safetensors"):
         digest_inputs(tiny_job(tmp_path, target=folder, prompts=(write_tiny_prompts(tmp_path / "p.jsonl", 1),)))
+
+
+def evaluating(job: JobConfig, path: Path) -> JobConfig:
+    evaluation = EvaluationConfig(prompts=(str(path),), every_steps=2)
+    return msgspec.structs.replace(job, evaluation=evaluation)
+
+
+def test_held_out_prompts_come_behind_the_trained_ones_and_change_nothing_of_theirs(
+    job: JobConfig, tmp_path: Path
+) -> None:
+    """The draft's vocabulary above all: it decides the weights."""
+    path = write_tiny_prompts(tmp_path / "held-out.jsonl", 5, seed=9)
+    without, prepared = run(job), run(evaluating(job, Path(path)))
+    assert (prepared.prompt_count, prepared.held_out_count) == (12, 5)
+    assert (without.held_out_count, without.inputs.evaluation) == (0, "")
+    assert prepared.draft_to_target == without.draft_to_target
+    assert column(prepared.file_indices, "H") == [0] * 12 + [1] * 5
+    assert column(prepared.token_counts, "I")[:12] == column(without.token_counts, "I")
+    files = (*job.data.prompts, str(path))
+    tokeniser = Tokeniser(load_tokenizer(job.target), max_length=job.data.max_length)
+    offset, count = column(prepared.offsets, "Q")[14], column(prepared.token_counts, "I")[14]
+    assert len(tokeniser.encode(read_at(files, 1, offset).prompt, "here").input_ids) == count
+
+
+def test_held_out_prompts_are_an_input_of_their_own(job: JobConfig, tmp_path: Path) -> None:
+    path = Path(write_tiny_prompts(tmp_path / "held-out.jsonl", 5, seed=9))
+    subject = evaluating(job, path)
+    before = digest_inputs(subject)
+    assert before.data == digest_inputs(job).data
+    edit(path, b"the", b"The")
+    with pytest.raises(UserError, match="held-out prompts"):
+        check_inputs(before, digest_inputs(subject))
+
+
+def test_held_out_prompts_without_a_supervised_token_are_refused(job: JobConfig, tmp_path: Path) -> None:
+    path = tmp_path / "held-out.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "the"}]}\n')
+    with pytest.raises(UserError, match="no held-out prompt has a supervised token"):
+        run(evaluating(job, path))

@@ -11,8 +11,9 @@ from eyas_runtime.core.retention import RecordedCheckpoint, garbage_checkpoints,
 State = Literal["listed", "committed", "struck"]
 
 
-def _row(step: int, state: State = "committed", name: str = "") -> RecordedCheckpoint:
-    return RecordedCheckpoint(directory=name or f"{state}-{step}", step=step, store_epoch=1, state=state)
+def _row(step: int, state: State = "committed", name: str = "", best: str = "") -> RecordedCheckpoint:
+    name = name or f"{state}-{step}"
+    return RecordedCheckpoint(directory=name, step=step, store_epoch=1, state=state, best_directory=best)
 
 
 def test_newest_committed_ones_are_kept() -> None:
@@ -25,6 +26,17 @@ def test_newest_committed_ones_are_kept() -> None:
 def test_what_is_loaded_now_is_spared() -> None:
     rows = [_row(step) for step in (10, 20, 30)]
     assert garbage_checkpoints(rows, keep=1, durable_step=30, in_use={"committed-10"}) == ("committed-20",)
+
+
+def test_best_one_as_of_any_kept_one_is_spared_and_no_other() -> None:
+    rows = [_row(10), _row(20, best="committed-20"), _row(30, best="committed-20"), _row(40, best="committed-30")]
+    assert garbage_checkpoints(rows, keep=1, durable_step=40, in_use=()) == ("committed-10", "committed-20")
+    assert garbage_checkpoints(rows, keep=2, durable_step=40, in_use=()) == ("committed-10",)
+
+
+def test_best_one_of_a_restored_store_is_spared_although_its_commit_is_not_on_record() -> None:
+    rows = [_row(10, "listed"), _row(20, "listed"), _row(40, best="listed-10")]
+    assert garbage_checkpoints(rows, keep=1, durable_step=40, in_use=()) == ("listed-20",)
 
 
 def test_struck_goes_as_soon_as_a_commit_stands_and_not_before() -> None:

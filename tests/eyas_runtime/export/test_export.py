@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from eyas_contract import wire
 from eyas_contract.config import TargetConfig
 from eyas_contract.errors import Corrupt, UserError
 from eyas_contract.ids import Incarnation
@@ -19,7 +20,7 @@ from eyas_runtime.checkpoint.names import MANIFEST, RECEIPT
 from eyas_runtime.checkpoint.store import CheckpointRoot, Strike
 from eyas_runtime.export import export_draft, open_source
 from eyas_runtime.export.reading import read_exported
-from eyas_runtime.export.source import find_checkpoint
+from eyas_runtime.export.source import find_best, find_checkpoint
 from eyas_runtime.train.draft_state import load_weights
 from eyas_runtime.train.initial_draft import draft_reader
 from support.checkpoints import make_root, save_checkpoint
@@ -116,6 +117,34 @@ def test_newest_committed_checkpoint_of_a_run_is_found(tmp_path: Path, root: Che
     (uncommitted / RECEIPT).unlink()
     assert find_checkpoint(tmp_path) == newest
     assert find_checkpoint(newest) == newest
+
+
+def best_of(directory: Path, step: int) -> wire.EvaluationState:
+    return wire.EvaluationState(
+        best=wire.Best(directory=directory.name, step=step, training_step=step - 4, eval_loss=1.5)
+    )
+
+
+def test_best_checkpoint_is_the_one_that_the_newest_one_names(
+    tmp_path: Path, root: CheckpointRoot, target: Path
+) -> None:
+    draft = tiny_draft(target)
+    first = save_draft(root, draft, 20)
+    save_draft(root, draft, 30, evaluation=best_of(first, 20))
+    assert find_best(tmp_path) == first
+    assert open_source(tmp_path, best=True).directory == first
+    assert open_source(tmp_path).directory != first
+
+
+def test_best_checkpoint_is_not_guessed(tmp_path: Path, root: CheckpointRoot, target: Path) -> None:
+    draft = tiny_draft(target)
+    first = save_draft(root, draft, 20)
+    with pytest.raises(UserError, match="knows no best checkpoint"):
+        find_best(tmp_path)
+    newest = save_draft(root, draft, 30, evaluation=best_of(first, 20))
+    root.delete([first.name])
+    with pytest.raises(UserError, match="is not there"):
+        find_best(newest)
 
 
 def test_directory_that_was_never_committed_is_refused(root: CheckpointRoot, target: Path) -> None:

@@ -324,3 +324,37 @@ def test_a_checkpoint_of_another_vocabulary_map_is_refused(bench: Bench, tmp_pat
     )
     with pytest.raises(UserError, match="vocabulary map"):
         loaded(bench, root, committer.requests[0])
+
+
+def test_evaluation_moves_nothing_that_a_checkpoint_holds(bench: Bench) -> None:
+    """Weights, moments, gradients under way and generators: the next step gives the bits it would have given."""
+    quiet, measured = bench.trainer(), bench.trainer()
+    for trainer in (quiet, measured):
+        trainer.initialise()
+        train(trainer, 1, window(1))
+    generator = torch.get_rng_state()
+    before = [bytes(piece.data) for piece in measured.pieces()]
+    totals = evaluate(measured, window(3))
+    assert [bytes(piece.data) for piece in measured.pieces()] == before
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert evaluate(measured, window(3)) == totals
+    assert train(measured, 2, window(2)) == train(quiet, 2, window(2))
+    assert [bytes(piece.data) for piece in measured.pieces()] == [bytes(piece.data) for piece in quiet.pieces()]
+
+
+def test_evaluation_counts_what_training_would_count(bench: Bench) -> None:
+    trainer = bench.trainer()
+    trainer.initialise()
+    measured = evaluate(trainer, window(1))
+    trainer.begin(1, 3)
+    for place, sample in enumerate(window(1)):
+        trainer.accumulate(MicroBatch(places=(place,), samples=(sample,), last=place == 2), 20.0)
+    assert trainer.totals() == measured
+
+
+def evaluate(trainer: DraftTrainer, samples: list[Features | None]) -> tuple[float, ...]:
+    trainer.begin_evaluation(len(samples))
+    for place, sample in enumerate(samples):
+        batch = MicroBatch(places=(place,), samples=(sample,), last=place == len(samples) - 1)
+        assert trainer.evaluate(batch, 20.0) == ()
+    return trainer.totals()

@@ -55,13 +55,22 @@ def test_every_live_place_is_trained_by_exactly_one_rank_in_equally_many_batches
     assert sorted(places) == [i for i, hole in enumerate(holes) if not hole]
 
 
-@given(first=st.integers(0, 3), world_size=st.integers(1, 5))
-def test_what_is_fetched_ahead_is_what_the_rank_is_given_next(first: int, world_size: int) -> None:
-    refs = [ref(8 * first + i) for i in range(8)]
-    window = order(list(refs), step=first + 1)
+def ahead_of(refs: list[SampleRef]) -> wire.Order:
+    """The order of the window before that of `refs`."""
+    last = wire.WindowEntry(sequence=refs[0].sequence - 1, ref=None)
+    return wire.Order(ordinal=0, kind="train", step=3, version=1, entries=(last,), prefetch=tuple(refs))
+
+
+@given(start=st.integers(1, 40), world_size=st.integers(1, 5))
+def test_what_is_fetched_ahead_is_what_the_rank_is_given_next(start: int, world_size: int) -> None:
+    """Also where windows do not begin at multiples of their size, as behind a short one."""
+    refs = [ref(start + i) for i in range(8)]
+    places = tuple(wire.WindowEntry(sequence=entry.sequence, ref=entry) for entry in refs)
+    now = wire.Order(ordinal=1, kind="train", step=4, version=1, entries=places)
+    before = ahead_of(refs)
     for rank in range(world_size):
-        share = share_of(window, rank=rank, world_size=world_size, micro_batch_size=1)
-        ahead = mine_of_prefetch(refs, window_size=8, rank=rank, world_size=world_size)
+        share = share_of(now, rank=rank, world_size=world_size, micro_batch_size=1)
+        ahead = mine_of_prefetch(before, window_size=8, rank=rank, world_size=world_size)
         assert set(ahead) == set(share.mine().values())
 
 
@@ -86,14 +95,14 @@ def test_what_is_fetched_ahead_of_a_packed_window_is_what_the_rank_is_given(toke
         mine = share_of(
             order(list(refs)), rank=rank, world_size=world_size, micro_batch_size=1, packing_tokens=32
         ).mine()
-        ahead = mine_of_prefetch(refs, window_size=8, rank=rank, world_size=world_size, packing_tokens=32)
+        ahead = mine_of_prefetch(ahead_of(refs), window_size=8, rank=rank, world_size=world_size, packing_tokens=32)
         assert set(ahead) == set(mine.values())
 
 
 def test_nothing_is_fetched_ahead_of_a_packed_window_that_is_not_whole_but_by_a_rank_that_is_alone() -> None:
     refs = [ref(16 + i) for i in range(7)]
-    assert mine_of_prefetch(refs, window_size=8, rank=0, world_size=2, packing_tokens=32) == ()
-    assert mine_of_prefetch(refs, window_size=8, rank=0, world_size=1, packing_tokens=32) == tuple(refs)
+    assert mine_of_prefetch(ahead_of(refs), window_size=8, rank=0, world_size=2, packing_tokens=32) == ()
+    assert mine_of_prefetch(ahead_of(refs), window_size=8, rank=0, world_size=1, packing_tokens=32) == tuple(refs)
 
 
 def test_a_packed_sample_that_is_condemned_still_shapes_its_packs_and_leaves_the_denominator() -> None:

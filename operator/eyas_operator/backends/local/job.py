@@ -177,6 +177,8 @@ def check_paths(loaded: Loaded, identity: JobIdentity, where: LocalEnvironment) 
     named = [("spec.target.model", spec.target.model)]
     named += [(f"spec.data.prompts[{index}]", path) for index, path in enumerate(spec.data.prompts)]
     named += [(f"spec.data.features[{index}]", path) for index, path in enumerate(spec.data.features)]
+    if spec.evaluation is not None:
+        named += [(f"spec.evaluation.prompts[{index}]", path) for index, path in enumerate(spec.evaluation.prompts)]
     if spec.draft.initial_from is not None:
         named.append(("spec.draft.initialFrom", spec.draft.initial_from))
     lines = []

@@ -12,7 +12,7 @@ def result_of(status: JobStatus, report: StatusReply | None, *, created: float) 
     """The result of a job that ended; `report` is the last that the metadata service said, `created` Unix seconds."""
     result = status.result
     exact = next((condition for condition in status.conditions if condition.type == "Exact"), None)
-    return {
+    found = {
         "state": status.state,
         "exact": exact is not None and exact.status == "True",
         "steps": result.steps if result else status.progress.durable_step,
@@ -24,6 +24,10 @@ def result_of(status: JobStatus, report: StatusReply | None, *, created: float) 
         "wallSeconds": round(max(0.0, seconds_of(status.completion_time) - created), 3),
         "reason": _reason(status),
     }
+    if result is not None and result.best is not None:
+        best = result.best
+        found["best"] = {"step": best.step, "evalLoss": float(best.eval_loss), "directory": best.directory}
+    return found
 
 
 def _reason(status: JobStatus) -> str:

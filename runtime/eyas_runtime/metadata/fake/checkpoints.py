@@ -49,12 +49,17 @@ class FakeCheckpoints(FakeTraining):
         self._release_below(low, self._durable_end)
         self._checkpoints[request.directory] = CheckpointRow(
             recorded=RecordedCheckpoint(
-                directory=request.directory, step=request.step, store_epoch=request.store_epoch, state="committed"
+                directory=request.directory,
+                step=request.step,
+                store_epoch=request.store_epoch,
+                state="committed",
+                best_directory="" if request.best is None else request.best.directory,
             ),
             manifest_digest=request.manifest_digest,
             incarnation=request.incarnation,
             receipt=receipt,
             weights_sha256=request.weights_sha256,
+            best=request.best,
         )
         gang.verdicts = {step: told for step, told in gang.verdicts.items() if step > request.step}
         self._name_garbage(request, gang, keep)

@@ -24,9 +24,9 @@ class FakeInputs(FakeBase):
             return
         if self._expected_inputs not in (None, prepared.inputs):
             raise UserError("data, tokenizer, template or target changed since the newest checkpoint was made")
-        if not all(0 <= prompt < prepared.prompt_count for prompt in prepared.empty_prompts):
+        if not all(0 <= prompt < prepared.prompt_count + prepared.held_out_count for prompt in prepared.empty_prompts):
             raise UserError("prepared.empty_prompts names a prompt that is not there")
-        schedule = self._facts.schedule(prepared.prompt_count)
+        schedule = self._facts.schedule(prepared)
         if self._durable_step > schedule.total_steps:
             raise UserError(f"the checkpoint is beyond the job's {schedule.total_steps} steps: epochs or data shrank")
         self._prepared, self._prompts = prepared, prompts

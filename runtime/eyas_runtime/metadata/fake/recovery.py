@@ -1,7 +1,7 @@
 """The one way back of the in-memory store."""
 
 from eyas_contract import wire
-from eyas_contract.errors import UserError
+from eyas_contract.errors import Transient, UserError
 from eyas_contract.ids import Incarnation
 from eyas_contract.states import Sample, SampleEvent
 from eyas_runtime.checkpoint.names import parse_directory
@@ -27,6 +27,8 @@ class FakeRecovery(FakeCheckpoints):
             raise
         if plan.repeat:
             return self._reply(request)
+        if plan.step and self._facts.evaluate_every and self._prepared is None:
+            raise Transient(recovery.NOT_PREPARED, retry_after_seconds=0.5)
         self._assert_record(shown)
         self._close_former(request, plan, now=now)
         for directory in plan.struck:
@@ -170,14 +172,22 @@ class FakeRecovery(FakeCheckpoints):
             for sequence in range(end)
             if self._state(sequence) == Sample.RELEASED
         ]
+        best = None if shown.evaluation is None else shown.evaluation.best
         self._checkpoints[shown.directory] = CheckpointRow(
             recorded=RecordedCheckpoint(
-                directory=shown.directory, step=shown.step, store_epoch=shown.store_epoch, state="committed"
+                directory=shown.directory,
+                step=shown.step,
+                store_epoch=shown.store_epoch,
+                state="committed",
+                best_directory="" if best is None else best.directory,
             ),
             manifest_digest=shown.manifest_digest,
             incarnation=shown.incarnation,
             receipt=shown.receipt,
+            best=best,
         )
+        for point in () if shown.evaluation is None else shown.evaluation.points:
+            self._metrics.setdefault(point.step, {"eval_loss": point.eval_loss})
         self._note(wording.metadata_restored(shown, now=now))
 
     def _fix_fingerprint(self, request: wire.ReconcileRequest, plan: recovery.Plan) -> None:

@@ -88,6 +88,7 @@ class CheckpointRow:
     incarnation: str = ""
     receipt: str = ""
     weights_sha256: str = ""
+    best: wire.Best | None = None
     garbage_of: str | None = None
 
 
@@ -120,7 +121,7 @@ class FakeBase:
 
     @property
     def _schedule(self) -> Schedule:
-        return self._facts.schedule(0 if self._prepared is None else self._prepared.prompt_count)
+        return self._facts.schedule(self._prepared)
 
     @property
     def _durable_end(self) -> int:

@@ -112,7 +112,7 @@ class InMemoryMetadataStore(_Objects):
 
     def metrics(self, after_step: int, limit: int) -> wire.MetricsReply:
         steps = [step for step in sorted(self._metrics) if step > after_step][:limit]
-        return wire.MetricsReply(steps=tuple(wire.StepMetrics(step=step, values=self._metrics[step]) for step in steps))
+        return wire.MetricsReply(steps=tuple(self._schedule.metrics(step, self._metrics[step]) for step in steps))
 
     def audit(self) -> wire.AuditReply:
         end = self._durable_end
@@ -142,7 +142,9 @@ class InMemoryMetadataStore(_Objects):
         gang, schedule, usage = self.gang(), self._schedule, self.usage()
         states = Counter(row.state for row in self._samples.values())
         acked_end = schedule.end_of(gang.acked_step)
-        values = self._metrics[max(self._metrics)] if self._metrics else {}
+        newest, rounds = max(self._metrics, default=0), schedule.rounds
+        shown = (rounds.last_evaluation(newest), rounds.last_training(newest))
+        values = {name: value for step in shown for name, value in self._metrics.get(step, {}).items()}
         step_seconds = values.get("step_seconds", 0.0)
         here = [
             row
@@ -184,6 +186,10 @@ class InMemoryMetadataStore(_Objects):
             last_metrics=values,
             checkpoint_directory=here[0].recorded.directory if here else "",
             weights_sha256=here[0].weights_sha256 if here else "",
+            total_training_steps=rounds.training_steps,
+            acked_training_step=schedule.training_step(gang.acked_step),
+            durable_training_step=schedule.training_step(self._durable_step),
+            best=here[0].best if here else None,
             dead_letters=tuple(self._dead_letters(SEQUENCE_MAX)[:1000]),
             incidents=tuple(self._incidents[-64:]),
             suspects=wording.suspects_in_words(self.suspects(limit=8)),

@@ -180,6 +180,7 @@ class FakeTraining(FakeGang):
             job_uid=self._facts.job_uid,
             store_epoch=self._facts.store_epoch,
             step=step,
+            training_step=self._schedule.training_step(step),
             inputs=None if self._prepared is None else self._prepared.inputs,
             dead_letters=tuple(letter for letter in self._dead_letters(end) if letter.source != "prepare"),
             capture_fingerprint=self._capture_fingerprint,
@@ -209,5 +210,5 @@ def _assert_boundary(gang: GangRow, step: int) -> None:
         raise Conflict(f"the boundary is at step {gang.trained_step}, not {step}")
 
 
-def _reason(text: str) -> Literal["", "schedule", "pressure", "drain", "complete"]:
-    return cast(Literal["", "schedule", "pressure", "drain", "complete"], text)
+def _reason(text: str) -> Literal["", "schedule", "pressure", "best", "drain", "complete"]:
+    return cast(Literal["", "schedule", "pressure", "best", "drain", "complete"], text)

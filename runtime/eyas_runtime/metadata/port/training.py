@@ -19,7 +19,8 @@ class TrainingRecords(Protocol):
         """The one way back (B4): `core.recovery` decides. `receipt_valid`: the service checked the HMAC.
 
         The same process asking again gets the incarnation that it was given. `CheckpointsLost` (a `UserError`) also
-        marks the job failed.
+        marks the job failed. `Transient` when the inputs must be prepared first: with evaluation, windows end where
+        the number of prompts says.
         """
         ...
 

@@ -19,17 +19,21 @@ class JobFacts(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     retain_objects: bool
     """True for ingested feature files: one object may serve several sequence numbers."""
+    evaluate_every: int = 0
+    """Training windows between two evaluations; 0 is never."""
     allow_restart_from_zero: bool = False
 
-    def schedule(self, prompts: int) -> Schedule:
-        """The order of the whole job over so many prepared prompts; 0 while it is not prepared."""
+    def schedule(self, prepared: wire.Prepared | None) -> Schedule:
+        """The order of the whole job; empty while the inputs are not prepared."""
         return Schedule(
-            prompts=prompts,
+            prompts=0 if prepared is None else prepared.prompt_count,
             window_size=self.window_size,
             group_size=self.group_size,
             epochs=self.epochs,
             max_steps=self.max_steps,
             seed=self.seed,
+            held_out=0 if prepared is None else prepared.held_out_count,
+            evaluate_every=self.evaluate_every,
         )
 
 

@@ -86,6 +86,10 @@ def order(job: Job, request: wire.OrderRequest) -> wire.OrderReply:
 def next_decision(job: Job, gang: GangState) -> orders.Decision | None:
     """What could be ordered now; looks at the pressure on the store when the next window is not ready."""
     total = job.total_steps()
+    part = job.evaluation_part(gang.ordered_step)
+    ends_round = part is not None and part.is_last
+    if ends_round and gang.acked_step < gang.ordered_step:
+        return None
     waiting = gang.ordered_step < total
     ready = waiting and job.store.window_ready(gang.ordered_step + 1)
     if waiting and not ready:
@@ -97,6 +101,8 @@ def next_decision(job: Job, gang: GangState) -> orders.Decision | None:
             every_steps=job.config.training.checkpoint.every_steps,
             drain=job.draining_attempt == gang.attempt,
             pressure=job.pressure and not ready,
+            trained_since_durable=job.training_step(gang.ordered_step) - job.training_step(gang.durable_step),
+            best=ends_round and job.is_best(gang.ordered_step),
         ),
         window_ready=ready,
     )
@@ -122,6 +128,8 @@ def ack(job: Job, request: wire.AckRequest) -> wire.Empty:
     job.hang.acked(request.incarnation, request.metrics.get("step_seconds"), now=now)
     job.work.stepped(request.metrics.get("step_seconds"), now=now)
     job.progress.at(gang.acked_step, gang.durable_step, now=now)
+    if job.evaluation_part(request.step) is not None:
+        job.touch(Topic.WINDOWS)
     return wire.Empty()
 
 

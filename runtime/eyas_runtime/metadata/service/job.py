@@ -7,12 +7,13 @@ What is in memory only (lease terms, the hang lease, a drain, who prepares) may 
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from eyas_contract import wire
 from eyas_contract.config import JobConfig
 from eyas_contract.errors import UserError
 from eyas_runtime.core.prompts import Prompts
+from eyas_runtime.core.rounds import Part
 from eyas_runtime.core.sequence import Schedule
 from eyas_runtime.metadata.port import GangState, JobFacts, MetadataStore
 from eyas_runtime.metadata.receipts import ReceiptFacts, is_valid, receipt
@@ -22,6 +23,9 @@ from eyas_runtime.metadata.service.leases import LeaseTerms
 from eyas_runtime.metadata.service.progress import Progress
 from eyas_runtime.metadata.service.waiting import Topic
 from eyas_runtime.metadata.service.work import Work
+
+EVAL_BEST: Final = "eval_best"
+"""Metric of a round's last window: 1 when its loss is the lowest so far."""
 
 
 def facts_of(config: JobConfig) -> JobFacts:
@@ -35,6 +39,7 @@ def facts_of(config: JobConfig) -> JobFacts:
         max_steps=config.training.max_steps,
         seed=config.data.seed,
         retain_objects=bool(config.data.features),
+        evaluate_every=0 if config.evaluation is None else config.evaluation.every_steps,
         allow_restart_from_zero=config.training.checkpoint.allow_restart_from_zero,
     )
 
@@ -101,13 +106,28 @@ class Job:
     def plan(self) -> tuple[Schedule, Prompts] | None:
         """The order of the whole job and its prompts, once the inputs are prepared."""
         if self._plan is None and (prepared := self.prepared()) is not None:
-            self._plan = (self.facts.schedule(prepared.prompt_count), Prompts.of(prepared))
+            self._plan = (self.facts.schedule(prepared), Prompts.of(prepared))
         return self._plan
 
     def total_steps(self) -> int:
         """Windows of the whole job; 0 while the inputs are not prepared."""
         plan = self.plan()
         return 0 if plan is None else plan[0].total_steps
+
+    def training_step(self, step: int) -> int:
+        """Optimizer steps made once window `step` is done; 0 while the inputs are not prepared."""
+        plan = self.plan()
+        return 0 if plan is None else plan[0].training_step(step)
+
+    def evaluation_part(self, step: int) -> Part | None:
+        """Which part of an evaluation window `step` is; None for one that trains."""
+        plan = self.plan()
+        return None if plan is None or not step else plan[0].rounds.part(step)
+
+    def is_best(self, step: int) -> bool:
+        """Whether the evaluation that ended with window `step` gave the lowest loss so far, as its ack said."""
+        found = self.store.metrics(step - 1, 1).steps
+        return bool(found) and found[0].step == step and bool(found[0].values.get(EVAL_BEST))
 
     def is_complete(self) -> bool:
         """Every sequence number is trained or dead, and a durable checkpoint says so."""

@@ -4,6 +4,9 @@ Rules. At most one checkpoint is in flight. A checkpoint that is due, a drain, o
 waits for window w + 1, which might itself wait for that checkpoint. The first checkpoint of an incarnation comes after
 its first new step and the distance doubles from there up to `every_steps`, so that the durable step advances even when
 the ranks are killed once a minute. The bits do not depend on when checkpoints happen.
+
+An evaluation that gave the lowest loss so far is followed by a checkpoint at that very boundary; whether it did is
+known when its last window is acked, so nothing is ordered before that.
 """
 
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ class Checkpoint:
 
     step: int
     last: bool
-    reason: Literal["schedule", "pressure", "drain", "complete"]
+    reason: Literal["schedule", "pressure", "best", "drain", "complete"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +50,24 @@ class Wishes:
     drain: bool
     pressure: bool
     """The next window cannot be admitted to the store until a checkpoint lets features go."""
+    trained_since_durable: int
+    """Optimizer steps since the durable step: what `every_steps` counts."""
+    best: bool = False
+    """The newest ordered window ended an evaluation with the lowest loss so far."""
 
 
 def checkpoint_distance(gang: GangState, *, every_steps: int) -> int:
-    """Steps between the last durable step and the next scheduled checkpoint: 1, 2, 4, ... up to `every_steps`."""
+    """Windows between the last durable one and the next scheduled checkpoint: 1, 2, 4, ... up to `every_steps`."""
     done = max(0, gang.durable_step - gang.checkpoint_step)
     return max(1, min(every_steps, done + 1))
+
+
+def _is_due(gang: GangState, wishes: Wishes) -> bool:
+    """While the distance doubles every window counts, or a long evaluation under kills would never become durable."""
+    distance = checkpoint_distance(gang, every_steps=wishes.every_steps)
+    if distance >= wishes.every_steps:
+        return wishes.trained_since_durable >= wishes.every_steps
+    return gang.ordered_step - gang.durable_step >= distance
 
 
 def decide(gang: GangState, *, total_steps: int, wishes: Wishes, window_ready: bool) -> Decision | None:
@@ -69,8 +84,10 @@ def decide(gang: GangState, *, total_steps: int, wishes: Wishes, window_ready: b
         if gang.durable_step >= step:
             return Stop(step=step, reason=reason)
         return None if in_flight else Checkpoint(step=step, last=True, reason=reason)
+    if wishes.best and max(gang.durable_step, gang.checkpoint_ordered_step) < step:
+        return None if in_flight else Checkpoint(step=step, last=False, reason="best")
     if not in_flight and step > gang.durable_step:
-        if step - gang.durable_step >= checkpoint_distance(gang, every_steps=wishes.every_steps):
+        if _is_due(gang, wishes):
             return Checkpoint(step=step, last=False, reason="schedule")
         if wishes.pressure:
             return Checkpoint(step=step, last=False, reason="pressure")

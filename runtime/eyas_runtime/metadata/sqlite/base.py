@@ -116,7 +116,7 @@ class SQLiteBase:
 
     @property
     def _schedule(self) -> Schedule:
-        return self._facts.schedule(0 if self._prepared is None else self._prepared.prompt_count)
+        return self._facts.schedule(self._prepared)
 
     def _progress(self) -> Progress:
         row = self._db.one("progress")

@@ -157,7 +157,7 @@ class Capture(Needs):
         self, grant: LeaseGrant, lease: wire.CaptureLease, minted: dict[int, tuple[ObjectKey, int]], *, now: float
     ) -> None:
         schedule, holder = self._schedule, grant.holder
-        low, high = self._frontier() * schedule.group_size, schedule.group(grant.group).stop
+        low, high = schedule.group(self._frontier()).start, schedule.group(grant.group).stop
         self._add_to_tally(Sample.PENDING, self._db.run("add_pending_range", low=low, high=high))
         self._db.run("set_frontier", group=grant.group + 1)
         self._db.run("set_generation", generation=max(generation for _, generation in minted.values()))

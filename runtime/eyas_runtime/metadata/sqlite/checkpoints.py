@@ -25,7 +25,7 @@ class Checkpoints(Training):
                 manifest_digest=digest,
                 receipt=receipt,
             )
-            for directory, step, epoch, state, digest, receipt in self._db.all("checkpoints")
+            for directory, step, epoch, state, digest, receipt, _ in self._db.all("checkpoints")
             if state == "committed"
         )
 
@@ -61,6 +61,7 @@ class Checkpoints(Training):
                 receipt=receipt,
                 weights_sha256=request.weights_sha256,
                 nbytes=request.nbytes,
+                best=best_text(request.best),
             )
             self._db.run("drop_order_bodies", number=gang.number, step=request.step)
             self._db.run("drop_acks", number=gang.number, step=request.step)
@@ -119,7 +120,24 @@ class Checkpoints(Training):
     def _recorded(self, query: str) -> tuple[RecordedCheckpoint, ...]:
         return tuple(
             msgspec.convert(
-                {"directory": row[0], "step": row[1], "store_epoch": row[2], "state": row[3]}, type=RecordedCheckpoint
+                {
+                    "directory": row[0],
+                    "step": row[1],
+                    "store_epoch": row[2],
+                    "state": row[3],
+                    "best_directory": "" if row[6] is None else best_of(row[6]).directory,
+                },
+                type=RecordedCheckpoint,
             )
             for row in self._db.all(query)
         )
+
+
+def best_text(best: wire.Best | None) -> str | None:
+    """As a row keeps it."""
+    return None if best is None else msgspec.json.encode(best).decode()
+
+
+def best_of(text: str) -> wire.Best:
+    """What a row keeps."""
+    return msgspec.json.decode(text, type=wire.Best)

@@ -10,6 +10,7 @@ from eyas_contract.ids import SEQUENCE_MAX, sample_id
 from eyas_contract.states import Gang, Sample
 from eyas_runtime.metadata import wording
 from eyas_runtime.metadata.sqlite.capture import Capture
+from eyas_runtime.metadata.sqlite.checkpoints import best_of
 from eyas_runtime.metadata.sqlite.orders import Orders
 
 DEAD_LETTERS_SHOWN: Final = 1000
@@ -31,7 +32,7 @@ class Facts(Capture, Orders):
 
     def metrics(self, after_step: int, limit: int) -> wire.MetricsReply:
         rows = self._db.all("metrics", after=after_step, limit=limit)
-        return wire.MetricsReply(steps=tuple(wire.StepMetrics(step=step, values=_values(body)) for step, body in rows))
+        return wire.MetricsReply(steps=tuple(self._schedule.metrics(step, _values(body)) for step, body in rows))
 
     def audit(self) -> wire.AuditReply:
         if self._ledger is None:
@@ -72,8 +73,7 @@ class Facts(Capture, Orders):
         reasons = tuple(row[0] for row in self._db.all("inexact", limit=REASONS_SHOWN))
         checkpoint = self._db.one("checkpoint_at", step=progress.durable_step)
         acked_end = schedule.end_of(gang.acked_step)
-        metrics = self._db.one("last_metrics")
-        values = {} if metrics is None else _values(metrics[1])
+        values = self._last_values()
         step_seconds = values.get("step_seconds", 0.0)
         return wire.StatusReply(
             job_uid=self._facts.job_uid,
@@ -110,6 +110,10 @@ class Facts(Capture, Orders):
             last_metrics=values,
             checkpoint_directory="" if checkpoint is None else str(checkpoint[0]),
             weights_sha256="" if checkpoint is None else str(checkpoint[1]),
+            total_training_steps=schedule.rounds.training_steps,
+            acked_training_step=schedule.training_step(gang.acked_step),
+            durable_training_step=schedule.training_step(progress.durable_step),
+            best=None if checkpoint is None or checkpoint[2] is None else best_of(checkpoint[2]),
             dead_letters=tuple(
                 self._dead_letter(*row)
                 for row in self._db.all("dead_letters", high=SEQUENCE_MAX, limit=DEAD_LETTERS_SHOWN)
@@ -117,6 +121,15 @@ class Facts(Capture, Orders):
             incidents=self._incidents(),
             suspects=wording.suspects_in_words(self.suspects(limit=SUSPECTS_SHOWN)),
         )
+
+    def _last_values(self) -> dict[str, float]:
+        """Of the newest window that trained, with those of the newest evaluation."""
+        newest, rounds = self._db.integer("last_metrics"), self._schedule.rounds
+        found: dict[str, float] = {}
+        for step in (rounds.last_evaluation(newest), rounds.last_training(newest)):
+            row = self._db.one("metrics_of", step=step)
+            found |= {} if row is None else _values(row[0])
+        return found
 
     def _incidents(self) -> tuple[wire.Incident, ...]:
         names = ("klass", "unit", "message", "detected", "step", "recovered", "windows_replayed", "serial", "replaced")

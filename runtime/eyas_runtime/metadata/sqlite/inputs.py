@@ -31,7 +31,7 @@ class Inputs(SQLiteBase):
             expected = msgspec.json.decode(progress.expected_inputs, type=wire.Inputs)
             if expected != prepared.inputs:
                 raise UserError("data, tokenizer, template or target changed since the newest checkpoint was made")
-        schedule = self._facts.schedule(prepared.prompt_count)
+        schedule = self._facts.schedule(prepared)
         if progress.durable_step > schedule.total_steps:
             raise UserError(f"the checkpoint is beyond the job's {schedule.total_steps} steps: epochs or data shrank")
         self._ledger = None
@@ -64,7 +64,9 @@ class Inputs(SQLiteBase):
 
 def _empty_uses(schedule: Schedule, prepared: wire.Prepared) -> Iterator[tuple[int, str, str]]:
     for prompt in prepared.empty_prompts:
-        if not 0 <= prompt < prepared.prompt_count:
-            raise UserError(f"prepared.empty_prompts names prompt {prompt} of {prepared.prompt_count}")
+        if not 0 <= prompt < prepared.prompt_count + prepared.held_out_count:
+            raise UserError(
+                f"prepared.empty_prompts names prompt {prompt} of {prepared.prompt_count + prepared.held_out_count}"
+            )
         for sequence in schedule.sequences_of(prompt):
             yield sequence, "no supervised token", "prepare"

@@ -51,10 +51,12 @@ class Needs(SQLiteBase):
         """Groups without a live lease that may be in need, ascending; found one by one, as the caller goes on."""
         schedule, frontier = self._schedule, self._frontier()
         end = schedule.end_of(self._progress().durable_step)
-        size = schedule.group_size
-        while row := self._db.one("next_group_in_need", low=end, high=frontier * size, group_size=size):
-            yield row[0]
-            end = (row[0] + 1) * size
+        high = schedule.group(frontier).start
+        while row := self._db.one("next_in_need", low=end, high=high):
+            group = schedule.group_of(row[0])
+            if self._db.one("live_lease_of_group", group=group) is None:
+                yield group
+            end = schedule.group(group).stop
         yield from range(frontier, min(schedule.total_groups, frontier + _PASS_GROUPS_MAX))
 
     def _members_in_need(self, group: int) -> list[int]:

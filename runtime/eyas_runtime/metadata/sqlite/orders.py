@@ -13,7 +13,7 @@ from eyas_runtime.core.windows import content
 from eyas_runtime.metadata.sqlite.base import GangRow
 from eyas_runtime.metadata.sqlite.gang import Gang
 
-_Reason = Literal["", "schedule", "pressure", "drain", "complete"]
+_Reason = Literal["", "schedule", "pressure", "best", "drain", "complete"]
 
 
 class Orders(Gang):
@@ -183,6 +183,7 @@ class Orders(Gang):
             job_uid=self._facts.job_uid,
             store_epoch=self._facts.store_epoch,
             step=step,
+            training_step=self._schedule.training_step(step),
             inputs=None if self._prepared is None else self._prepared.inputs,
             dead_letters=tuple(self._dead_letter(*row) for row in self._db.all("recorded_dead_letters", high=end)),
             capture_fingerprint=progress.capture_fingerprint,

@@ -7,11 +7,13 @@ PRAGMA user_version
 -- ------------------------------------------------------------------------------------------------ job and progress
 
 -- name: job
-SELECT job_uid, store_epoch, window_size, group_size, epochs, max_steps, seed, retain_objects FROM job
+SELECT job_uid, store_epoch, window_size, group_size, epochs, max_steps, seed, retain_objects, evaluate_every FROM job
 
 -- name: add_job
-INSERT INTO job (id, job_uid, store_epoch, window_size, group_size, epochs, max_steps, seed, retain_objects)
-VALUES (1, :job_uid, :store_epoch, :window_size, :group_size, :epochs, :max_steps, :seed, :retain_objects)
+INSERT INTO job (id, job_uid, store_epoch, window_size, group_size, epochs, max_steps, seed, retain_objects,
+  evaluate_every)
+VALUES (1, :job_uid, :store_epoch, :window_size, :group_size, :epochs, :max_steps, :seed, :retain_objects,
+  :evaluate_every)
 
 -- name: add_progress
 INSERT INTO progress (id) VALUES (1)
@@ -159,12 +161,8 @@ WHERE state = 'dead' AND source <> 'prepare' AND sequence < :high ORDER BY seque
 -- name: committed_in_order
 SELECT sequence FROM samples WHERE commit_number IS NOT NULL ORDER BY commit_number
 
--- name: next_group_in_need
-SELECT sequence / :group_size FROM samples
-WHERE state IN ('pending', 'lost') AND sequence >= :low AND sequence < :high
-  AND NOT EXISTS (
-    SELECT 1 FROM leases WHERE leases.group_number = samples.sequence / :group_size AND leases.state = 'live'
-  )
+-- name: next_in_need
+SELECT sequence FROM samples WHERE state IN ('pending', 'lost') AND sequence >= :low AND sequence < :high
 ORDER BY sequence LIMIT 1
 
 -- --------------------------------------------------------------------------------------------------------- objects
@@ -456,7 +454,13 @@ INSERT INTO metrics (step, body) VALUES (:step, :body) ON CONFLICT (step) DO UPD
 SELECT step, body FROM metrics WHERE step > :after ORDER BY step LIMIT :limit
 
 -- name: last_metrics
-SELECT step, body FROM metrics ORDER BY step DESC LIMIT 1
+SELECT coalesce(max(step), 0) FROM metrics
+
+-- name: metrics_of
+SELECT body FROM metrics WHERE step = :step
+
+-- name: restore_metrics
+INSERT OR IGNORE INTO metrics (step, body) VALUES (:step, :body)
 
 -- ----------------------------------------------------------------------------------------------------- checkpoints
 
@@ -468,7 +472,8 @@ WHERE o.incarnation = :number AND o.kind = 'train' AND o.step > :after AND o.ste
 
 -- name: add_trained_restored
 INSERT INTO trained (step, sequence, incarnation)
-SELECT sequence / :window_size + 1, sequence, 0 FROM samples WHERE sequence < :high AND state = 'released'
+SELECT :step + (sequence - :low) / :window_size, sequence, 0 FROM samples
+WHERE sequence >= :low AND sequence < :high AND state = 'released'
 
 -- name: drop_trained_above
 DELETE FROM trained WHERE step > :step
@@ -495,17 +500,17 @@ WHERE sequence < :high AND state <> 'dead'
 SELECT count(*) FROM samples WHERE sequence < :high
 
 -- name: checkpoints
-SELECT directory, step, store_epoch, state, manifest_digest, receipt FROM checkpoints WHERE garbage_of IS NULL
+SELECT directory, step, store_epoch, state, manifest_digest, receipt, best FROM checkpoints WHERE garbage_of IS NULL
 ORDER BY store_epoch DESC, step DESC, directory
 
 -- name: all_checkpoints
-SELECT directory, step, store_epoch, state, manifest_digest FROM checkpoints
+SELECT directory, step, store_epoch, state, manifest_digest, receipt, best FROM checkpoints
 
 -- name: checkpoint_of_digest
 SELECT directory, step, incarnation, state, receipt FROM checkpoints WHERE manifest_digest = :manifest_digest
 
 -- name: checkpoint_at
-SELECT directory, weights_sha256 FROM checkpoints WHERE state = 'committed' AND step = :step
+SELECT directory, weights_sha256, best FROM checkpoints WHERE state = 'committed' AND step = :step
 
 -- name: checkpoint_in
 SELECT state FROM checkpoints WHERE directory = :directory
@@ -516,13 +521,13 @@ VALUES (:directory, :step, 0, :attempt, '', 'listed') ON CONFLICT (directory) DO
 
 -- name: set_checkpoint
 INSERT INTO checkpoints (directory, step, store_epoch, attempt, incarnation, manifest_digest, receipt, state,
-  weights_sha256, nbytes)
+  weights_sha256, nbytes, best)
 VALUES (:directory, :step, :store_epoch, :attempt, :incarnation, :manifest_digest, :receipt, 'committed',
-  :weights_sha256, :nbytes)
+  :weights_sha256, :nbytes, :best)
 ON CONFLICT (directory) DO UPDATE SET step = excluded.step, store_epoch = excluded.store_epoch,
   attempt = excluded.attempt, incarnation = excluded.incarnation, manifest_digest = excluded.manifest_digest,
   receipt = excluded.receipt, state = 'committed', weights_sha256 = excluded.weights_sha256, nbytes = excluded.nbytes,
-  garbage_of = NULL
+  best = excluded.best, garbage_of = NULL
 WHERE state = 'listed'
 
 -- name: strike_checkpoint

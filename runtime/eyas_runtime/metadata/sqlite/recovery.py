@@ -8,13 +8,13 @@ take seconds and bounded memory. A database that knows nothing is no special cas
 import msgspec
 
 from eyas_contract import wire
-from eyas_contract.errors import Conflict, UserError
+from eyas_contract.errors import Conflict, Transient, UserError
 from eyas_contract.ids import SEQUENCE_MAX, Incarnation
 from eyas_contract.states import Sample, SampleEvent
 from eyas_runtime.checkpoint.names import parse_directory
 from eyas_runtime.core import recovery
 from eyas_runtime.metadata import wording
-from eyas_runtime.metadata.sqlite.checkpoints import Checkpoints
+from eyas_runtime.metadata.sqlite.checkpoints import Checkpoints, best_text
 
 
 class Recovery(Checkpoints):
@@ -30,6 +30,8 @@ class Recovery(Checkpoints):
             raise
         if plan.repeat:
             return self._reply(request)
+        if plan.step and self._facts.evaluate_every and self._prepared is None:
+            raise Transient(recovery.NOT_PREPARED, retry_after_seconds=0.5)
         self._ledger = None
         with self._db.transaction():
             self._close_former(request, plan, now=now)
@@ -182,7 +184,7 @@ class Recovery(Checkpoints):
         if state.inputs is not None and self._prepared is None:
             self._db.run("set_expected_inputs", inputs=msgspec.json.encode(state.inputs).decode())
         self._db.run("drop_trained")
-        self._db.run("add_trained_restored", window_size=self._schedule.window_size, high=end)
+        self._restore_ledger(end)
         self._db.run(
             "set_checkpoint",
             directory=shown.directory,
@@ -194,8 +196,29 @@ class Recovery(Checkpoints):
             receipt=shown.receipt,
             weights_sha256="",
             nbytes=0,
+            best=best_text(None if shown.evaluation is None else shown.evaluation.best),
         )
+        for point in () if shown.evaluation is None else shown.evaluation.points:
+            self._db.run(
+                "restore_metrics", step=point.step, body=msgspec.json.encode({"eval_loss": point.eval_loss}).decode()
+            )
         self._note(wording.metadata_restored(shown, now=now))
+
+    def _restore_ledger(self, end: int) -> None:
+        """The record says that all live samples below `end` were trained once, each in its window."""
+        schedule = self._schedule
+        runs = schedule.rounds.runs() if schedule.prompts else iter((schedule.rounds.run_of_window(1),))
+        for run in runs:
+            high = min(run.sequences.stop, end) if schedule.prompts else end
+            if run.sequences.start >= end:
+                break
+            self._db.run(
+                "add_trained_restored",
+                step=run.first_window,
+                low=run.sequences.start,
+                high=high,
+                window_size=schedule.window_size,
+            )
 
     def _fix_fingerprint(self, request: wire.ReconcileRequest, plan: recovery.Plan) -> None:
         """The line's first start fixes what its steps are computed on; any other makes the result inexact."""

@@ -13,7 +13,8 @@ CREATE TABLE job (
   epochs INTEGER NOT NULL CHECK (epochs >= 1),
   max_steps INTEGER CHECK (max_steps >= 1),
   seed INTEGER NOT NULL,
-  retain_objects INTEGER NOT NULL CHECK (retain_objects IN (0, 1))
+  retain_objects INTEGER NOT NULL CHECK (retain_objects IN (0, 1)),
+  evaluate_every INTEGER NOT NULL DEFAULT 0 CHECK (evaluate_every >= 0)
 ) STRICT;
 
 -- Counters that only move forward, and the durable step, which only a checkpoint or a reconcile moves.
@@ -240,6 +241,7 @@ CREATE TABLE checkpoints (
   weights_sha256 TEXT NOT NULL DEFAULT '' CHECK (length(weights_sha256) <= 100),
   nbytes INTEGER NOT NULL DEFAULT 0 CHECK (nbytes >= 0),
   garbage_of TEXT CHECK (length(garbage_of) <= 200),
+  best TEXT CHECK (length(best) <= 1000),
   CHECK (state <> 'committed' OR manifest_digest IS NOT NULL)
 ) STRICT;
 

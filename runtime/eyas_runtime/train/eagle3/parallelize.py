@@ -64,3 +64,10 @@ def set_last_micro_batch(model: nn.Module, last: bool) -> None:
     """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
+
+
+def forget_gathered(model: nn.Module) -> None:
+    """Give back the gathered parameters after a forward without a backward, which would have done it: what the next
+    step or a checkpoint meets are the shards."""
+    if isinstance(model, FSDPModule):
+        model.reshard()

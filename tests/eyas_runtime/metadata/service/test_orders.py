@@ -39,8 +39,11 @@ def ask(
     drain: bool = False,
     pressure: bool = False,
     ready: bool = True,
+    trained: int | None = None,
+    best: bool = False,
 ) -> Decision | None:
-    wishes = Wishes(every_steps=every, drain=drain, pressure=pressure)
+    since = state.ordered_step - state.durable_step if trained is None else trained
+    wishes = Wishes(every_steps=every, drain=drain, pressure=pressure, trained_since_durable=since, best=best)
     return decide(state, total_steps=total, wishes=wishes, window_ready=ready)
 
 
@@ -140,3 +143,25 @@ def test_a_complete_job_is_told_to_stop_at_its_first_question() -> None:
 @pytest.mark.parametrize("drain", [False, True])
 def test_nothing_follows_the_last_order(drain: bool) -> None:
     assert ask(gang(ordered_step=5, ending=True), drain=drain) is None
+
+
+def test_best_evaluation_is_followed_by_a_checkpoint_at_its_own_boundary() -> None:
+    state = gang(ordered_step=6, acked_step=6, durable_step=5, checkpoint_step=1)
+    assert ask(state, best=True) == Checkpoint(step=6, last=False, reason="best")
+    assert ask(state, best=False) == Train(step=7)
+    ordered = msgspec.structs.replace(state, checkpoint_ordered_step=6)
+    assert ask(ordered, best=True) == Train(step=7)
+    assert ask(msgspec.structs.replace(state, durable_step=6), best=True) == Train(step=7)
+
+
+def test_best_evaluation_waits_for_the_checkpoint_in_flight_and_trains_nothing_meanwhile() -> None:
+    """A checkpoint one window later would hold other weights than those that were measured."""
+    assert ask(gang(ordered_step=6, acked_step=6, checkpoint_ordered_step=4, durable_step=3), best=True) is None
+
+
+def test_scheduled_distance_counts_optimizer_steps_and_a_young_incarnation_every_window() -> None:
+    old = gang(ordered_step=60, acked_step=60, durable_step=30, checkpoint_step=0)
+    assert ask(old, every=16, trained=15) == Train(step=61)
+    assert ask(old, every=16, trained=16) == Checkpoint(step=60, last=False, reason="schedule")
+    young = gang(ordered_step=31, acked_step=31, durable_step=30, checkpoint_step=30)
+    assert ask(young, every=16, trained=0) == Checkpoint(step=31, last=False, reason="schedule")
