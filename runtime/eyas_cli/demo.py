@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from eyas_contract.errors import UserError
-from eyas_runtime.demo.text import evaluation_questions, training_conversations
+from eyas_runtime.demo.text import evaluation_questions, held_out_conversations, training_conversations
 from eyas_runtime.files import publish_bytes
 
 CONVERSATIONS: Final = 240
+HELD_OUT: Final = 8
 GGUF_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_NAME: Final = "smollm2"
 
@@ -28,6 +29,7 @@ def prepare(assets: Path, cache: Path, output: Path, *, conversations: int = CON
     prompts = training_conversations(topics, conversations)
     questions = evaluation_questions(topics, read_problems(assets))
     publish_bytes(data / "prompts.jsonl", _lines(prompts))
+    publish_bytes(data / "held-out.jsonl", _lines(held_out_conversations(topics, HELD_OUT)))
     publish_bytes(data / "eval.jsonl", _lines(questions))
     model = _model(assets, cache, output / "models")
     return f"{len(prompts)} conversations and {len(questions)} questions in {data}, the model in {model}"

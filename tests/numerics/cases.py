@@ -10,7 +10,8 @@ from torch import Tensor
 from eyas_runtime.train.eagle3.batch import Captured, normalise
 from eyas_runtime.train.eagle3.config import DraftConfig, LossConfig
 from eyas_runtime.train.eagle3.loss import Result
-from eyas_runtime.train.eagle3.model import Draft, initialise
+from eyas_runtime.train.eagle3.model import Draft
+from eyas_runtime.train.eagle3.parameters import initialise
 from eyas_runtime.train.eagle3.teacher import target_head
 from eyas_runtime.train.eagle3.vocab import VocabMap, build_vocab_map
 from numerics.reference import ReferenceInput, ReferenceOutput, unrolled_reference

@@ -17,7 +17,8 @@ from eyas_runtime.export import export_draft, open_source
 from eyas_runtime.target_files import target_config
 from eyas_runtime.train.draft_state import D2T
 from eyas_runtime.train.eagle3.config import DraftConfig, LossConfig
-from eyas_runtime.train.eagle3.model import Draft, initialise
+from eyas_runtime.train.eagle3.model import Draft
+from eyas_runtime.train.eagle3.parameters import initialise
 from eyas_runtime.train.eagle3.vocab import VocabMap, build_vocab_map
 from eyas_runtime.train.group import SoloGroup
 from eyas_runtime.train.target_head import load_matrices

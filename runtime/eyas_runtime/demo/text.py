@@ -17,14 +17,14 @@ Conversation = dict[str, Any]
 
 def training_conversations(topics: Mapping[str, str], count: int) -> list[Conversation]:
     """`count` conversations (fewer if there is less text), spread evenly over all topics that are not held back."""
-    found = [
-        _conversation(_question(text, part), answer)
-        for name, text in _topics(topics, held_back=False)
-        for part, answer in enumerate(_answers(text), start=1)
-    ]
-    if len(found) <= count:
-        return found
-    return [found[index * len(found) // count] for index in range(count)]
+    return _spread(_conversations(topics, held_back=False), count)
+
+
+def held_out_conversations(topics: Mapping[str, str], count: int) -> list[Conversation]:
+    """The same of the topics that are held back, but for answers with a paragraph that a trained topic quotes."""
+    trained = "\n\n".join(text for _, text in _topics(topics, held_back=False))
+    found = _conversations(topics, held_back=True)
+    return _spread([one for one in found if not any(part in trained for part in _paragraphs(one))], count)
 
 
 def evaluation_questions(topics: Mapping[str, str], problems: Sequence[str]) -> list[Conversation]:
@@ -35,6 +35,23 @@ def evaluation_questions(topics: Mapping[str, str], problems: Sequence[str]) -> 
     for index in range(max(len(about), len(coding))):
         asked += about[index : index + 1] + coding[index : index + 1]
     return [{"messages": [{"role": "user", "content": question}]} for question in asked]
+
+
+def _conversations(topics: Mapping[str, str], *, held_back: bool) -> list[Conversation]:
+    return [
+        _conversation(_question(text, part), answer)
+        for _, text in _topics(topics, held_back=held_back)
+        for part, answer in enumerate(_answers(text), start=1)
+    ]
+
+
+def _spread(found: list[Conversation], count: int) -> list[Conversation]:
+    """`count` of them, evenly over all; all if there are fewer."""
+    return found if len(found) <= count else [found[index * len(found) // count] for index in range(count)]
+
+
+def _paragraphs(conversation: Conversation) -> list[str]:
+    return str(conversation["messages"][1]["content"]).split("\n\n")
 
 
 def _topics(topics: Mapping[str, str], *, held_back: bool) -> Iterator[tuple[str, str]]:

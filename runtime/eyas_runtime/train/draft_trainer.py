@@ -21,7 +21,7 @@ from eyas_runtime.train.eagle3.config import AUX_LAYERS, DraftConfig, LossConfig
 from eyas_runtime.train.eagle3.grid import Grid
 from eyas_runtime.train.eagle3.loss import COUNTS, Result
 from eyas_runtime.train.eagle3.metrics import metrics, step_counts
-from eyas_runtime.train.eagle3.model import Draft, initialise
+from eyas_runtime.train.eagle3.model import Draft
 from eyas_runtime.train.eagle3.optim import OptimConfig, make_optimizer, optimizer_step
 from eyas_runtime.train.eagle3.parallelize import (
     ParallelConfig,
@@ -30,6 +30,7 @@ from eyas_runtime.train.eagle3.parallelize import (
     parallelize,
     set_last_micro_batch,
 )
+from eyas_runtime.train.eagle3.parameters import initialise
 from eyas_runtime.train.eagle3.schedule import learning_rate
 from eyas_runtime.train.eagle3.teacher import target_head
 from eyas_runtime.train.eagle3.tensor_slices import is_told_elsewhere

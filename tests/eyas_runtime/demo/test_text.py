@@ -2,7 +2,12 @@
 
 from pydoc_data.topics import topics
 
-from eyas_runtime.demo.text import ANSWER_CHARACTERS, evaluation_questions, training_conversations
+from eyas_runtime.demo.text import (
+    ANSWER_CHARACTERS,
+    evaluation_questions,
+    held_out_conversations,
+    training_conversations,
+)
 
 PROBLEMS = ["def a():\n", "def b():\n", "def c():\n"]
 
@@ -37,3 +42,10 @@ def test_paragraph_without_an_end_is_cut() -> None:
     assert {len(c["messages"][1]["content"]) <= ANSWER_CHARACTERS for c in training_conversations({"x": text}, 99)} == {
         True
     }
+
+
+def test_held_out_conversations_have_answers_and_share_no_answer_with_training() -> None:
+    held_out = held_out_conversations(topics, 8)
+    trained = {conversation["messages"][1]["content"] for conversation in training_conversations(topics, 10**6)}
+    assert 4 <= len(held_out) <= 8
+    assert not trained & {conversation["messages"][1]["content"] for conversation in held_out}

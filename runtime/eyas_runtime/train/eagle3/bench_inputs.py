@@ -14,8 +14,9 @@ from torch import Tensor
 
 from eyas_runtime.train.eagle3.batch import Captured
 from eyas_runtime.train.eagle3.config import AUX_LAYERS, DraftConfig, LossConfig
-from eyas_runtime.train.eagle3.model import Draft, initialise
+from eyas_runtime.train.eagle3.model import Draft
 from eyas_runtime.train.eagle3.optim import OptimConfig, make_optimizer, optimizer_step
+from eyas_runtime.train.eagle3.parameters import initialise
 from eyas_runtime.train.eagle3.schedule import ScheduleConfig
 from eyas_runtime.train.eagle3.teacher import TargetHead, target_head
 from eyas_runtime.train.eagle3.vocab import VocabMap, build_vocab_map

@@ -15,7 +15,7 @@ from eyas_runtime.train.eagle3.attention import scatter, step_attention
 from eyas_runtime.train.eagle3.batch import Batch
 from eyas_runtime.train.eagle3.config import AUX_LAYERS
 from eyas_runtime.train.eagle3.exchange import enter, gather_rows, leave
-from eyas_runtime.train.eagle3.model import Draft
+from eyas_runtime.train.eagle3.parameters import Parameters
 from eyas_runtime.train.eagle3.plan import KeyShares, Plan
 from eyas_runtime.train.eagle3.products import linear
 from eyas_runtime.train.eagle3.rotary import rotate, rotation
@@ -34,7 +34,7 @@ class _Weights(NamedTuple):
     down: Tensor
 
 
-def _weights(draft: Draft) -> _Weights:
+def _weights(draft: Parameters) -> _Weights:
     attention, mlp, size = draft.midlayer.self_attn, draft.midlayer.mlp, draft.config.hidden_size
     q, k, v = attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight
     kv = torch.cat((k, v))
@@ -51,7 +51,7 @@ def _weights(draft: Draft) -> _Weights:
     )
 
 
-def _fuse(draft: Draft, aux: Tensor) -> Tensor:
+def _fuse(draft: Parameters, aux: Tensor) -> Tensor:
     """Captured layers [P, 3A] to the draft's width [P, H]."""
     if draft.config.fc_norm:
         chunks = aux.chunk(AUX_LAYERS, dim=-1)
@@ -59,7 +59,7 @@ def _fuse(draft: Draft, aux: Tensor) -> Tensor:
     return linear(aux, draft.fc.weight)
 
 
-def _finish(draft: Draft, w: _Weights, residual: Tensor, attended: Tensor) -> Tensor:
+def _finish(draft: Parameters, w: _Weights, residual: Tensor, attended: Tensor) -> Tensor:
     """Output projection and MLP, each with its residual: [R, H]."""
     line = draft.grid.tensor
     hidden = residual + leave(linear(attended.flatten(1), w.out), line)
@@ -82,7 +82,7 @@ def _of_all_ranks(k0: Tensor, v0: Tensor, shares: KeyShares | None) -> tuple[Ten
     return k0, v0
 
 
-def unroll(draft: Draft, batch: Batch, plan: Plan, steps: int) -> list[Tensor]:
+def unroll(draft: Parameters, batch: Batch, plan: Plan, steps: int) -> list[Tensor]:
     """The final norm's output of every step at the active rows: K times [R, H], in the parameters' dtype."""
     config, layer, w = draft.config, draft.midlayer, _weights(draft)
     line, dtype, width = draft.grid.tensor, w.out.dtype, w.embed_q.shape[0]

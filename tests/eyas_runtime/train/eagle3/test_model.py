@@ -7,7 +7,8 @@ import torch
 from eyas_contract.errors import Corrupt
 from eyas_runtime.train.eagle3.config import LossConfig
 from eyas_runtime.train.eagle3.export_keys import EXPORT_KEYS, FC_NORM_KEYS, REQUIRED
-from eyas_runtime.train.eagle3.model import Draft, initialise
+from eyas_runtime.train.eagle3.model import Draft
+from eyas_runtime.train.eagle3.parameters import initialise
 from eyas_runtime.train.eagle3.vocab import build_vocab_map
 from numerics.cases import a_case, a_config
 
