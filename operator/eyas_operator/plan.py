@@ -14,7 +14,7 @@ from eyas_operator import actions as acting
 from eyas_operator.actions import Action, DeleteJob
 from eyas_operator.api.job import JobSpec
 from eyas_operator.api.parse import parse
-from eyas_operator.api.rules import immutable_digest
+from eyas_operator.api.rules import IMMUTABLE, OPTIONAL, immutable_digest
 from eyas_operator.api.status import JobStatus, Stage, load_status
 from eyas_operator.cluster import Event
 from eyas_operator.desired import Build
@@ -77,7 +77,7 @@ def plan(record: JobRecord, world: World, now: float, environment: Environment, 
     if stored.stage is Stage.ENDED:
         return _ended(moment, stored)
     if stored.spec_digest and stored.spec_digest != immutable_digest(spec):
-        message = "mode, target, data, draft, training, store and volumes cannot change; make a new job"
+        message = f"{', '.join(IMMUTABLE)} and {', '.join(OPTIONAL)} cannot change; make a new job"
         return _reject(record, stored, now, settings, "ImmutableFieldChanged", message)
     problem = lifecycle.claim_problem(moment)
     if problem:

@@ -106,7 +106,10 @@ def evaluate(
 @app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="store, metadata, recovery, goodput or step.")],
-    job: Annotated[Path | None, typer.Option(help="recovery, goodput: the job to run and hurt.")] = None,
+    job: Annotated[
+        Path | None,
+        typer.Option(help="recovery, goodput: the job to hurt; without it, a small one."),
+    ] = None,
     volume: Annotated[list[str] | None, typer.Option(help="NAME=PATH, as for eyas local run.")] = None,
     seconds: Annotated[int, typer.Option(help="goodput: length of each arm.")] = 180,
     *,

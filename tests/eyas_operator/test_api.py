@@ -8,7 +8,7 @@ import pytest
 from eyas_contract.errors import UserError
 from eyas_operator.api import load_yaml, parse
 from eyas_operator.api.base import parse_quantity, render_quantity
-from eyas_operator.api.rules import IMMUTABLE, immutable_digest
+from eyas_operator.api.rules import IMMUTABLE, immutable_changes, immutable_digest
 from eyas_operator.errors import SpecError
 from support.operator_world import a_body
 
@@ -258,8 +258,10 @@ def test_immutable_digest_sees_every_immutable_part_and_nothing_else() -> None:
     }
     assert set(edits) == set(IMMUTABLE)
     edits["evaluation"] = changed("evaluation", {"prompts": ["/data/h.jsonl"], "everySteps": 4})
-    for body in edits.values():
+    before = parse(a_body()).spec
+    for part, body in edits.items():
         assert immutable_digest(parse(body).spec) != original
+        assert immutable_changes(before, parse(body).spec) == (part,)
     for body in (
         changed("producers.replicas", 5),
         changed("consumers.replicas", 5),

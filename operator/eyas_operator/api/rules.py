@@ -218,4 +218,4 @@ def immutable_digest(spec: JobSpec) -> str:
 
 def immutable_changes(before: JobSpec, after: JobSpec) -> tuple[str, ...]:
     """Which of the parts that may not change differ in meaning."""
-    return tuple(part for part in IMMUTABLE if getattr(before, part) != getattr(after, part))
+    return tuple(part for part in (*IMMUTABLE, *OPTIONAL) if getattr(before, part) != getattr(after, part))

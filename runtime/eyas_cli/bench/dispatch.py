@@ -1,5 +1,6 @@
 """Chooses the benchmark by name and prints its figures."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from eyas_contract.errors import UserError
 
 Figures = dict[str, Any]
 STEP_TOKENS: Final = 256
+RECOVERY_STEPS: Final = 4000
+GOODPUT_STEPS_PER_SECOND: Final = 40
+"""More than the small job makes, so that it never ends before the benchmark does."""
 
 
 def _store(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
@@ -75,13 +79,23 @@ def _recovery(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figur
     from eyas_cli.bench.recovery import benchmark_recovery
 
     del seconds
-    return benchmark_recovery(_needed(job), volumes)
+    with _job(job, volumes, steps=RECOVERY_STEPS) as given:
+        return benchmark_recovery(*given)
 
 
 def _goodput(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
     from eyas_cli.bench.goodput import benchmark_goodput
 
-    return benchmark_goodput(_needed(job), volumes, seconds=seconds)
+    with _job(job, volumes, steps=GOODPUT_STEPS_PER_SECOND * seconds) as given:
+        return benchmark_goodput(*given, seconds=seconds)
+
+
+def _job(
+    job: Path | None, volumes: dict[str, Path], *, steps: int
+) -> contextlib.AbstractContextManager[tuple[Path, dict[str, Path]]]:
+    from eyas_cli.bench.small_job import small_job
+
+    return small_job(steps) if job is None else contextlib.nullcontext((job, volumes))
 
 
 BENCHMARKS: Final[dict[str, Callable[[Path | None, dict[str, Path], int], Figures]]] = {
@@ -102,9 +116,3 @@ def run_bench(name: str, *, job: Path | None, volumes: dict[str, Path], seconds:
         print(json.dumps(figures))
     else:
         Console().print_json(data=figures)
-
-
-def _needed(job: Path | None) -> Path:
-    if job is None:
-        raise UserError("this benchmark runs a whole job: give --job and its --volume folders, as for eyas local run")
-    return job
