@@ -102,6 +102,7 @@ def next_decision(job: Job, gang: GangState) -> orders.Decision | None:
             drain=job.draining_attempt == gang.attempt,
             pressure=job.pressure and not ready,
             trained_since_durable=job.training_step(gang.ordered_step) - job.training_step(gang.durable_step),
+            evaluating=part is not None,
             best=ends_round and job.is_best(gang.ordered_step),
         ),
         window_ready=ready,

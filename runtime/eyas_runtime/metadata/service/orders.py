@@ -52,6 +52,8 @@ class Wishes:
     """The next window cannot be admitted to the store until a checkpoint lets features go."""
     trained_since_durable: int
     """Optimizer steps since the durable step: what `every_steps` counts."""
+    evaluating: bool
+    """The newest ordered window is an evaluation one."""
     best: bool = False
     """The newest ordered window ended an evaluation with the lowest loss so far."""
 
@@ -63,11 +65,15 @@ def checkpoint_distance(gang: GangState, *, every_steps: int) -> int:
 
 
 def _is_due(gang: GangState, wishes: Wishes) -> bool:
-    """While the distance doubles every window counts, or a long evaluation under kills would never become durable."""
+    """Inside an evaluation, and while the distance doubles, every window counts.
+
+    Optimizer steps stand still in an evaluation: if they decided, one that is longer than the time between two kills
+    would never become durable.
+    """
     distance = checkpoint_distance(gang, every_steps=wishes.every_steps)
-    if distance >= wishes.every_steps:
-        return wishes.trained_since_durable >= wishes.every_steps
-    return gang.ordered_step - gang.durable_step >= distance
+    if distance < wishes.every_steps or wishes.evaluating:
+        return gang.ordered_step - gang.durable_step >= distance
+    return wishes.trained_since_durable >= wishes.every_steps
 
 
 def decide(gang: GangState, *, total_steps: int, wishes: Wishes, window_ready: bool) -> Decision | None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from eyas_contract import wire
+from eyas_contract.config import EvaluationConfig
 from eyas_contract.errors import Conflict, EyasError, UserError
 from support.metadata_service import job_config, prepared_inputs
 from support.service_world import World
@@ -278,3 +279,20 @@ def test_a_restart_in_a_pod_is_one_incident_over_a_restart_of_the_service(new_wo
     assert "SIGKILL" in incident.message
     assert incident.replaced - incident.detected == pytest.approx(2.0)
     assert incident.recovered == 0.0
+
+
+def test_evaluation_that_outlives_every_gang_becomes_durable(tmp_path: Path) -> None:
+    """Two optimizer steps, then six windows of held-out samples; each gang dies after it has done one window."""
+    evaluation = EvaluationConfig(prompts=("/data/held-out.jsonl",), every_steps=2)
+    config = msgspec.structs.replace(job_config(tmp_path, every_steps=1), evaluation=evaluation)
+    world = World(tmp_path, config, in_memory=True)
+    producer, rank = world.producer(), world.rank()
+    producer.register()
+    inputs = msgspec.structs.replace(prepared_inputs([8] * 16), prompt_count=4, held_out_count=12)
+    producer.caller.call(wire.PREPARE_COMMIT, wire.PrepareCommitRequest(holder=producer.holder, prepared=inputs))
+    producer.produce()
+    for window in range(1, 8):
+        rank = world.rank(checkpoint=rank.checkpoint)
+        rank.reconcile()
+        rank.run(2)
+        assert [(order.kind, order.step) for order in rank.orders] == [("train", window), ("checkpoint", window)]

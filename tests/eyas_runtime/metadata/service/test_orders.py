@@ -40,10 +40,13 @@ def ask(
     pressure: bool = False,
     ready: bool = True,
     trained: int | None = None,
+    evaluating: bool = False,
     best: bool = False,
 ) -> Decision | None:
     since = state.ordered_step - state.durable_step if trained is None else trained
-    wishes = Wishes(every_steps=every, drain=drain, pressure=pressure, trained_since_durable=since, best=best)
+    wishes = Wishes(
+        every_steps=every, drain=drain, pressure=pressure, trained_since_durable=since, evaluating=evaluating, best=best
+    )
     return decide(state, total_steps=total, wishes=wishes, window_ready=ready)
 
 
@@ -165,3 +168,28 @@ def test_scheduled_distance_counts_optimizer_steps_and_a_young_incarnation_every
     assert ask(old, every=16, trained=16) == Checkpoint(step=60, last=False, reason="schedule")
     young = gang(ordered_step=31, acked_step=31, durable_step=30, checkpoint_step=30)
     assert ask(young, every=16, trained=0) == Checkpoint(step=31, last=False, reason="schedule")
+    assert ask(young, every=16, trained=0, evaluating=True) == Checkpoint(step=31, last=False, reason="schedule")
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 50])
+def test_long_evaluation_becomes_durable_window_by_window_when_every_incarnation_dies_in_it(every: int) -> None:
+    """No optimizer step is made in windows 3 to 100: every life of three windows leaves at least one of them behind."""
+    durable = 2
+    for _ in range(98):
+        state = gang(checkpoint_step=durable, durable_step=durable, ordered_step=durable)
+        for _ in range(6):
+            decision = ask(state, total=101, every=every, trained=0, evaluating=True)
+            if isinstance(decision, Train) and decision.step <= min(100, state.checkpoint_step + 3):
+                state = msgspec.structs.replace(state, ordered_step=decision.step, acked_step=decision.step)
+            elif isinstance(decision, Checkpoint):
+                state = msgspec.structs.replace(state, durable_step=decision.step)
+        assert state.durable_step > durable or durable == 100
+        durable = state.durable_step
+    assert durable == 100
+
+
+def test_evaluation_in_a_long_life_is_durable_every_so_many_windows() -> None:
+    state = gang(ordered_step=45, acked_step=45, durable_step=30, checkpoint_step=0)
+    assert ask(state, every=16, trained=1, evaluating=True) == Train(step=46)
+    state = msgspec.structs.replace(state, ordered_step=46, acked_step=46)
+    assert ask(state, every=16, trained=1, evaluating=True) == Checkpoint(step=46, last=False, reason="schedule")
