@@ -14,6 +14,7 @@ from typing import Final, Generic
 from eyas_contract import wire
 from eyas_contract.errors import Corrupt, NotReadable, Transient
 from eyas_contract.refs import SampleRef
+from eyas_runtime.train.generations import NOT_MINE
 from eyas_runtime.train.heartbeat import Work
 from eyas_runtime.train.ports import Code, FeatureSource, S, Trainer
 from eyas_runtime.train.window import Share
@@ -68,6 +69,25 @@ class WindowData(Generic[S]):
         for place in self._refs:
             codes[place] = self._ready[place][1] if place in self._ready else Code.MISSING
         return bytes(codes)
+
+    def generations(self, places: int) -> list[int]:
+        """Of each place of the window: the generation of what this rank holds or waits for, else `NOT_MINE`."""
+        held = [NOT_MINE] * places
+        for place, ref in self._refs.items():
+            held[place] = ref.generation
+        return held
+
+    def drop_older(self, newest: Sequence[int]) -> None:
+        """Let go of captures older than `newest`, one generation a place: the next turn asks for those anew."""
+        for place, ref in self._refs.items():
+            if ref.generation >= newest[place] or place in self._lost:
+                continue
+            # A read that is still under way would bring the old capture.
+            future = self._pending.pop(ref, None)
+            if future is not None:
+                future.cancel()
+            self._ready.pop(place, None)
+            self._lost.add(place)
 
     def sample(self, place: int) -> S:
         """The sample at `place`, which must be one of this rank's live ones."""

@@ -150,7 +150,15 @@ class TrainLoop(Generic[S]):
                 packing_tokens=packing,
             ),
         )
-        step = WindowStep(share, self._data, parts.trainer, parts.group, parts.work, settings.normalisation)
+        step = WindowStep(
+            share,
+            self._data,
+            parts.trainer,
+            parts.group,
+            parts.work,
+            settings.normalisation,
+            ranks_per_sample=settings.ranks_per_sample,
+        )
         part = settings.schedule.rounds.part(order.step)
         result = step.run() if part is None else self._evaluate(order.step, part, step)
         self._step = order.step

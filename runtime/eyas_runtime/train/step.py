@@ -2,7 +2,8 @@
 
 Two collectives of ours per window in the normal case: before the first gradient every rank learns every verdict that
 content alone gives, and after the last one the verdicts of the losses, together with the metrics' numerators and
-denominators. The optimizer moves only when a round brought nothing new.
+denominators. The optimizer moves only when a round brought nothing new. Where several ranks share each sample, the
+first of them also carries which capture every rank holds, and the window waits until those that share one agree.
 """
 
 import struct
@@ -13,6 +14,7 @@ from typing import Final, Generic
 from eyas_contract import wire
 from eyas_contract.errors import UserError
 from eyas_runtime.failpoints import hit
+from eyas_runtime.train import generations
 from eyas_runtime.train.data import WindowData
 from eyas_runtime.train.eagle3.config import Normalisation
 from eyas_runtime.train.evaluation import Measured
@@ -45,9 +47,13 @@ class WindowStep(Generic[S]):
         group: Group,
         work: Work,
         normalisation: Normalisation,
+        *,
+        ranks_per_sample: int,
     ) -> None:
+        """`ranks_per_sample`: how many ranks next to each other take the same samples."""
         self._share, self._data, self._trainer, self._group, self._work = share, data, trainer, group, work
         self._normalisation: Normalisation = normalisation
+        self._shared = ranks_per_sample > 1
 
     def run(self) -> WindowResult:
         """Train the window. Raises `Closed`, `Fenced`, and `UserError` when training diverged."""
@@ -83,15 +89,28 @@ class WindowStep(Generic[S]):
         return codes, ()
 
     def _agree_on_content(self) -> bytes:
-        places = len(self._share.entries)
         while True:
             self._data.turn()
-            codes = merge_codes(self._group.all_gather(self._data.codes(places)))
+            codes = self._content()
             if Code.MISSING not in codes:
                 self._work.phase = "working"
                 return codes
             # Somebody waits for a new capture: nobody's silence is a hang then.
             self._work.phase = "idle"
+
+    def _content(self) -> bytes:
+        """One round: all ranks' codes, `MISSING` too where ranks that share a place hold different captures of it."""
+        places = len(self._share.entries)
+        mine = self._data.codes(places)
+        if not self._shared:
+            return merge_codes(self._group.all_gather(mine))
+        parts = self._group.all_gather(mine + generations.encode(self._data.generations(places)))
+        newest, disputed = generations.merge([part[places:] for part in parts])
+        self._data.drop_older(newest)
+        codes = bytearray(merge_codes([part[:places] for part in parts]))
+        for place in disputed:
+            codes[place] = Code.MISSING
+        return bytes(codes)
 
     def _pass(self, codes: bytes, forward: _Forward[S]) -> bytes:
         mine, denominator = bytearray(codes), self._share.denominator(codes, self._normalisation)

@@ -1,70 +1,20 @@
 """Fetching: ahead of time, judged by content, asked for again where lost, and never longer than a turn."""
 
 import threading
-from collections.abc import Sequence
 
 import pytest
 
 from eyas_contract import wire
 from eyas_contract.errors import Closed, Corrupt, NotReadable, Transient
-from eyas_contract.ids import ObjectKey, sample_id
 from eyas_contract.refs import SampleRef
 from eyas_runtime.train.data import WindowData
 from eyas_runtime.train.fake import POISON, FakeTrainer
+from eyas_runtime.train.generations import NOT_MINE
 from eyas_runtime.train.group import SoloGroup
 from eyas_runtime.train.heartbeat import Work
 from eyas_runtime.train.ports import Code
 from eyas_runtime.train.window import Share, share_of
-
-Answer = bytes | Exception
-
-
-def ref(sequence: int, generation: int = 1) -> SampleRef:
-    return SampleRef(
-        sample_id=sample_id(sequence),
-        sequence=sequence,
-        key=ObjectKey(f"key-{sequence}-{generation}"),
-        generation=generation,
-        digest="",
-        payload_digest="",
-        length=1,
-        num_tokens=4,
-        num_supervised=2,
-        feature_specs=(),
-    )
-
-
-class ScriptedSource:
-    """Answers `get` from a table of bytes and errors; new captures appear when losses are reported."""
-
-    def __init__(self, **answers: Answer) -> None:
-        self.answers: dict[str, Answer] = dict(answers)
-        self.reported: list[wire.LostSample] = []
-        self.asked: list[tuple[int, ...]] = []
-        self.got: list[str] = []
-        self.failing: list[Exception] = []
-        self.recaptured: dict[int, SampleRef] = {}
-
-    def get(self, ref: SampleRef) -> bytes:
-        self.got.append(ref.key)
-        answer = self.answers[ref.key]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def report_lost(self, samples: Sequence[wire.LostSample]) -> None:
-        if self.failing:
-            raise self.failing.pop()
-        self.reported.extend(samples)
-
-    def current(self, step: int, version: int, sequences: Sequence[int], *, wait_seconds: float) -> wire.RefsReply:
-        if self.failing:
-            raise self.failing.pop()
-        self.asked.append(tuple(sequences))
-        found = tuple(self.recaptured[sequence] for sequence in sequences if sequence in self.recaptured)
-        return wire.RefsReply(refs=found, pending=tuple(s for s in sequences if s not in self.recaptured))
-
-    def close(self) -> None: ...
+from support.scripted_source import Answer, ScriptedSource, ref
 
 
 def window(*refs: SampleRef | None) -> Share:
@@ -184,4 +134,41 @@ def test_a_turn_that_is_over_leaves_a_slow_read_under_way() -> None:
     gate.set()
     assert data.turn(5.0)
     assert source.got == ["key-0-1"]
+    data.close()
+
+
+def test_a_capture_older_than_another_ranks_is_asked_for_again_and_not_reported() -> None:
+    answers: dict[str, Answer] = {"key-0-1": b"x", "key-1-1": b"old", "key-1-2": b"new"}
+    source = ScriptedSource(**answers)
+    source.recaptured[1] = ref(1, 2)
+    data = data_over(source)
+    data.start(window(ref(0), ref(1)), [])
+    assert data.turn(5.0)
+    assert data.generations(3) == [1, 1, NOT_MINE]
+    data.drop_older([1, 2, 7])
+    assert data.codes(2) == bytes([Code.FINE, Code.MISSING])
+    assert data.turn(5.0)
+    assert (data.generations(2), data.sample(0), data.sample(1)) == ([1, 2], b"x", b"new")
+    assert (source.asked, source.reported) == ([(1,)], [])
+    data.close()
+
+
+def test_an_old_capture_that_is_still_being_read_is_not_waited_for() -> None:
+    gate = threading.Event()
+
+    class StuckSource(ScriptedSource):
+        def get(self, ref: SampleRef) -> bytes:
+            if ref.generation == 1:
+                gate.wait(30)
+            return super().get(ref)
+
+    source = StuckSource(**keys("key-0-1", value=b"old"), **keys("key-0-2", value=b"new"))
+    source.recaptured[0] = ref(0, 2)
+    data = data_over(source)
+    data.start(window(ref(0)), [])
+    assert not data.turn(0.05)
+    data.drop_older([2])
+    assert data.turn(5.0)
+    assert data.sample(0) == b"new"
+    gate.set()
     data.close()

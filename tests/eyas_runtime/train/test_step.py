@@ -1,0 +1,132 @@
+"""One window on several ranks: those that share a sample train the same capture of it; nobody else pays for that."""
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from eyas_contract import wire
+from eyas_contract.errors import Corrupt
+from eyas_runtime.train import generations
+from eyas_runtime.train.data import WindowData
+from eyas_runtime.train.fake import FakeTrainer
+from eyas_runtime.train.generations import NOT_MINE
+from eyas_runtime.train.group import SoloGroup
+from eyas_runtime.train.heartbeat import Work
+from eyas_runtime.train.ports import MicroBatch
+from eyas_runtime.train.step import WindowStep
+from eyas_runtime.train.window import data_place, share_of
+from support.checkpoints import ThreadGroup, thread_groups
+from support.scripted_source import ScriptedSource, ref
+
+ORDER = wire.Order(
+    ordinal=0, kind="train", step=1, entries=tuple(wire.WindowEntry(sequence=i, ref=ref(i)) for i in range(4))
+)
+FIRST = {f"key-{i}-1": f"first {i}".encode() for i in range(4)}
+SECOND = {f"key-{i}-2": f"second {i}".encode() for i in range(4)}
+THIRD = {f"key-{i}-3": f"third {i}".encode() for i in range(4)}
+
+
+class RecordingTrainer(FakeTrainer):
+    """Remembers the samples it was given, by place."""
+
+    def __init__(self, group: ThreadGroup) -> None:
+        super().__init__(group, seed=0)
+        self.trained: dict[int | None, bytes | None] = {}
+        self.initialise()
+
+    def accumulate(self, batch: MicroBatch[bytes], denominator: float) -> tuple[int, ...]:
+        self.trained.update(zip(batch.places, batch.samples, strict=True))
+        return super().accumulate(batch, denominator)
+
+
+def train(sources: Sequence[ScriptedSource], ranks_per_sample: int) -> list[dict[int | None, bytes | None]]:
+    """What each rank trained of one window."""
+    groups = thread_groups(len(sources))
+    trainers = [RecordingTrainer(group) for group in groups]
+    failures: list[BaseException] = []
+
+    def run(rank: int) -> None:
+        place, places = data_place(rank=rank, world_size=len(sources), ranks_per_sample=ranks_per_sample)
+        share = share_of(ORDER, rank=place, world_size=places, micro_batch_size=1)
+        data = WindowData(sources[rank], trainers[rank], Work())
+        data.start(share, [])
+        step = WindowStep(
+            share, data, trainers[rank], groups[rank], Work(), "AllPositions", ranks_per_sample=ranks_per_sample
+        )
+        try:
+            step.run()
+        except BaseException as error:  # noqa: BLE001  handed to the test
+            failures.append(error)
+        finally:
+            data.close()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(len(sources))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    return [trainer.trained for trainer in trainers]
+
+
+def source_of(**changes: bytes | Exception) -> ScriptedSource:
+    source = ScriptedSource(**{**FIRST, **SECOND, **THIRD, **changes})
+    source.recaptured = {i: ref(i, 2) for i in range(4)}
+    return source
+
+
+@pytest.mark.parametrize("unlucky", [0, 1])
+def test_ranks_that_share_a_sample_train_the_same_capture_though_one_of_them_lost_the_first(unlucky: int) -> None:
+    sources = [source_of(), source_of()]
+    sources[unlucky].answers["key-2-1"] = Corrupt("torn")
+    mine, other = train(sources, ranks_per_sample=2)
+    assert mine == other == {0: b"first 0", 1: b"first 1", 2: b"second 2", 3: b"first 3"}
+    assert [len(source.reported) for source in sources] == [int(rank == unlucky) for rank in range(2)]
+
+
+def test_they_agree_though_captures_are_lost_one_after_the_other() -> None:
+    sources = [source_of(**{"key-1-1": Corrupt("torn")}), source_of(**{"key-1-2": Corrupt("torn")})]
+
+    def report_second(samples: Sequence[wire.LostSample]) -> None:
+        for source in sources:
+            source.recaptured[1] = ref(1, 3)
+
+    sources[1].report_lost = report_second  # type: ignore[method-assign]
+    mine, other = train(sources, ranks_per_sample=2)
+    assert mine == other
+    assert mine[1] == b"third 1"
+
+
+def test_only_the_ranks_that_share_the_lost_sample_ask_for_it_again() -> None:
+    place = next(iter(share_of(ORDER, rank=1, world_size=2, micro_batch_size=1).mine()))
+    sources = [source_of() for _ in range(4)]
+    sources[3].answers[f"key-{place}-1"] = Corrupt("torn")
+    trained = train(sources, ranks_per_sample=2)
+    assert trained[2] == trained[3]
+    assert trained[2][place] == f"second {place}".encode()
+    assert [source.asked for source in sources] == [[], [], [(place,)], [(place,)]]
+
+
+def test_ranks_that_share_nothing_exchange_one_byte_a_place_as_the_first_word_of_a_window() -> None:
+    class CountingGroup(SoloGroup):
+        def __init__(self) -> None:
+            self.sent: list[bytes] = []
+
+        def all_gather(self, data: bytes) -> list[bytes]:
+            self.sent.append(data)
+            return super().all_gather(data)
+
+    group, share = CountingGroup(), share_of(ORDER, rank=0, world_size=1, micro_batch_size=1)
+    trainer = FakeTrainer(SoloGroup(), seed=0)
+    trainer.initialise()
+    data = WindowData(source_of(), trainer, Work())
+    data.start(share, [])
+    WindowStep(share, data, trainer, group, Work(), "AllPositions", ranks_per_sample=1).run()
+    data.close()
+    assert [len(message) for message in group.sent] == [4, 4 + 8 * len(trainer.totals())]
+
+
+def test_only_places_that_two_ranks_hold_differently_are_disputed() -> None:
+    parts = [generations.encode(held) for held in ([1, 5, NOT_MINE, NOT_MINE], [1, 4, 0, NOT_MINE])]
+    assert generations.merge(parts) == ((1, 5, 0, NOT_MINE), frozenset({1}))
