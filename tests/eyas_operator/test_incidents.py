@@ -164,6 +164,57 @@ def test_what_the_service_sees_of_an_attempt_that_is_known_to_be_dead_is_no_seco
     assert [it.klass for it in cluster.status.incidents] == ["Crash", klass], "the next attempt's own is another one"
 
 
+@pytest.mark.parametrize("told_before", [True, False])
+def test_a_childs_restart_that_its_dead_pod_left_open_has_the_pods_successor(told_before: bool) -> None:
+    cluster = ModelCluster().started()
+    born = cluster.now
+    child = in_place(unit="store-node-0", detected=born)
+    if told_before:
+        cluster.report = report(child)
+        cluster.passes(1)
+    cluster.now += 5
+    cluster.end("store-node-0-o1", 86)
+    cluster.report = report(child)
+    died = cluster.now
+    cluster.reconcile()
+    assert outcomes(cluster) == [("store-node-0", "", -1), ("store-node-0", "", -1)]
+    cluster.passes(3)
+    assert all(it.replaced_time for it in cluster.status.incidents)
+    cluster.report = report(child, acked_step=2)
+    cluster.passes(1)
+    assert [outcome for _, outcome, _ in outcomes(cluster)] == ["Recovered", "Recovered"]
+    first, second = (seconds for _, _, seconds in outcomes(cluster))
+    assert first - second == round(died - born), "each is counted from its own end"
+
+
+def test_a_childs_restart_in_the_next_pod_is_not_over_with_the_dead_one() -> None:
+    cluster = ModelCluster().started()
+    cluster.end("store-node-0-o1", 1)
+    cluster.passes(3)
+    cluster.report = report(in_place(unit="store-node-0", detected=cluster.now, serial=2), acked_step=2)
+    cluster.passes(2)
+    assert [outcome for _, outcome, _ in outcomes(cluster)] == ["Recovered", ""]
+
+
+def test_a_childs_restart_in_a_pod_that_is_known_to_be_dead_is_no_second_incident() -> None:
+    cluster = ModelCluster().started()
+    cluster.end("store-node-0-o1", 1)
+    cluster.passes(2)
+    cluster.report = report(in_place(unit="store-node-0", detected=cluster.now + 10.0))
+    cluster.passes(1)
+    assert [it.klass for it in cluster.status.incidents] == ["Crash"]
+
+
+def test_a_childs_restart_in_a_pod_that_is_scaled_away_is_not_open_for_ever() -> None:
+    cluster = ModelCluster().started()
+    cluster.report = report(in_place(unit="producer-1"))
+    cluster.passes(1)
+    assert outcomes(cluster) == [("producer-1", "", -1)]
+    cluster.edit(producers={"replicas": 1})
+    cluster.passes(2)
+    assert outcomes(cluster) == [("producer-1", "Removed", -1)]
+
+
 def test_incidents_that_the_service_lost_with_its_volume_stay_in_the_status() -> None:
     cluster = ModelCluster().started()
     cluster.report = report(in_place(recovered=NOW + 12))

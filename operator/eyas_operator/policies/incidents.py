@@ -27,6 +27,9 @@ from eyas_operator.world import seconds_of, time_of
 
 _OVER: Final[Mapping[Stage, Literal["Suspended", "Ended"]]] = {Stage.SUSPENDED: "Suspended", Stage.ENDED: "Ended"}
 """Stages in which nothing is worked any more, and what they make of an open incident."""
+_RANKS: Final = "consumers"
+_IN_PLACE: Final = "ChildExited"
+"""The service's class for a child that its supervisor started again."""
 
 
 def opened(moment: Moment, status: JobStatus, unit: Unit, failure: Failure) -> JobStatus:
@@ -66,7 +69,8 @@ def advance(moment: Moment, status: JobStatus) -> JobStatus:
         _advanced(moment, status, incident) if incident.source == "Operator" and incident.open else incident
         for incident in status.incidents
     )
-    progressed = _with_the_services(moment, progressed)
+    own, told = _with_the_services(moment, progressed)
+    progressed = (*own, *(_with_successor(status, incident, own) for incident in told))
     over = _OVER.get(status.stage)
     if over is not None:
         progressed = tuple(replace(incident, outcome=over) if incident.open else incident for incident in progressed)
@@ -95,20 +99,40 @@ def _finished_by_a_later_attempt(moment: Moment, incident: Incident) -> bool:
     return report is not None and report.phase is Phase.COMPLETE and report.attempt > incident.serial
 
 
-def _with_the_services(moment: Moment, incidents: tuple[Incident, ...]) -> tuple[Incident, ...]:
-    """The service's incidents as it tells them now, and those that it forgot with its volume as they were told."""
+def _with_the_services(
+    moment: Moment, incidents: tuple[Incident, ...]
+) -> tuple[tuple[Incident, ...], tuple[Incident, ...]]:
+    """Our own, and the service's as it tells them now; those that it forgot with its volume as they were told."""
     report = moment.observed.report
-    if report is None:
-        return incidents
     own = tuple(incident for incident in incidents if incident.source == "Operator")
     known = {_key(incident): incident for incident in incidents if incident.source == "Service"}
-    for told in map(_copied, report.incidents[-INCIDENTS_MAX:]):
+    for told in map(_copied, report.incidents[-INCIDENTS_MAX:] if report is not None else ()):
         before = known.get(_key(told))
         if before is None and _is_echo(told, own):
             own = tuple(_with_price_of(told, incident) for incident in own)
         elif before is None or before.open:
             known[_key(told)] = told
-    return (*own, *known.values())
+    return own, tuple(known.values())
+
+
+def _with_successor(status: JobStatus, told: Incident, own: tuple[Incident, ...]) -> Incident:
+    """A child's restart whose pod went before it could say that the child was ready: what became of the pod counts."""
+    if told.klass != _IN_PLACE or told.unit == _RANKS or not told.open or told.replaced_time:
+        return told
+    ends = [incident for incident in own if incident.unit == told.unit and incident.serial >= told.serial > 0]
+    if ends:
+        end = min(ends, key=lambda incident: incident.serial)
+        recovered = seconds_of(end.first_step_time) if end.first_step_time else None
+        return replace(
+            told,
+            replaced_time=end.replaced_time,
+            first_step_time=end.first_step_time,
+            seconds=-1 if recovered is None else max(0, round(recovered - seconds_of(told.detected_time))),
+            outcome=end.outcome,
+        )
+    unit = next((unit for unit in status.units if unit_name(unit) == told.unit), None)
+    gone = status.stage is Stage.RUNNING and (unit is None or unit.idle)
+    return replace(told, outcome="Removed") if gone else told
 
 
 def _with_price_of(echo: Incident, incident: Incident) -> Incident:
@@ -123,8 +147,8 @@ def _key(incident: Incident) -> tuple[str, str, str, str]:
 
 
 def _is_echo(told: Incident, own: tuple[Incident, ...]) -> bool:
-    """What the service noticed of an attempt whose pods were known to be dead: the same end, seen a second time."""
-    return told.unit == "consumers" and any(
+    """What the service noticed of ranks or a child whose pods were known to be dead: one end, seen a second time."""
+    return (told.unit == _RANKS or told.klass == _IN_PLACE) and any(
         incident.unit == told.unit
         and incident.serial >= told.serial > 0
         and incident.detected_time <= told.detected_time

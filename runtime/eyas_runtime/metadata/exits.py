@@ -28,6 +28,11 @@ def unit_of(request: wire.RestartRequest) -> str:
     return request.role if request.role in _SINGLETONS else f"{request.role}-{request.index}"
 
 
+def producer_unit(index: int) -> str:
+    """The unit that restarts of this producer are told of."""
+    return f"producer-{index}"
+
+
 def restart_incident(request: wire.RestartRequest, *, step: int) -> wire.Incident:
     """The incident of a child that its supervisor started again. `step`: where the job stood."""
     return wire.Incident(

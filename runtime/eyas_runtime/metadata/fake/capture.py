@@ -8,6 +8,7 @@ from eyas_contract.ids import LeaseToken, object_key, sample_id
 from eyas_contract.refs import SCHEMA_VERSION, SampleRef
 from eyas_contract.states import Sample
 from eyas_runtime.core.prompts import capture_tasks
+from eyas_runtime.metadata.exits import producer_unit
 from eyas_runtime.metadata.fake import incidents
 from eyas_runtime.metadata.fake.needs import FakeNeeds
 from eyas_runtime.metadata.fake.state import KeyRow, LeaseRow, ObjectRow
@@ -26,6 +27,8 @@ class FakeCapture(FakeNeeds):
             return ()
         ended = tuple(i for i, row in self._leases.items() if row.ended_because is None and _is_of(row, holder.index))
         self.end_leases(ended, reason="replaced", now=now)
+        unit = producer_unit(holder.index)
+        self._incidents = incidents.producer_replaced(self._incidents, unit, holder.ordinal, now)
         return ended
 
     def grant(self, grant: LeaseGrant, *, now: float) -> wire.CaptureLease:

@@ -20,6 +20,17 @@ def child_replaced(incidents: Sequence[wire.Incident], unit: str, ended: float, 
     return _changed(incidents, lambda it: _is_exit(it, unit, ended) and not it.replaced, replaced=ready)
 
 
+def producer_replaced(incidents: Sequence[wire.Incident], unit: str, serial: int, now: float) -> Incidents:
+    """A newer process of the producer has registered: its pods up to `serial` may be gone and tell nothing more."""
+    return _changed(
+        incidents,
+        lambda it: (
+            (it.klass, it.unit, it.replaced, it.recovered) == ("ChildExited", unit, 0.0, 0.0) and it.serial <= serial
+        ),
+        replaced=now,
+    )
+
+
 def ranks_replaced(incidents: Sequence[wire.Incident], now: float) -> Incidents:
     """Ranks are back."""
     return _changed(incidents, lambda it: it.unit == "consumers" and not it.replaced and not it.recovered, replaced=now)

@@ -20,7 +20,11 @@ class CaptureRecords(Protocol):
 
     # producers
     def register(self, holder: wire.Holder, fingerprint: wire.Fingerprint, *, now: float) -> tuple[str, ...]:
-        """Admit a producer process and end its predecessors' leases; returns their ids. `Fenced` if not the newest."""
+        """Admit a producer process and end its predecessors' leases; returns their ids. `Fenced` if not the newest.
+
+        A newer process is the successor of every earlier life of its index: their restarts that were told count as
+        replaced, because the pod that would tell may be gone.
+        """
         ...
 
     def groups_in_need(self, *, limit: int) -> Sequence[GroupNeed]:

@@ -5,6 +5,8 @@ All run in the store's thread.
 
 from typing import Final
 
+import msgspec
+
 from eyas_contract import wire
 from eyas_contract.errors import Fenced
 from eyas_contract.ids import LeaseToken
@@ -39,6 +41,9 @@ def register(job: Job, request: wire.RegisterRequest) -> wire.RegisterReply:
 
 def restart(job: Job, request: wire.RestartRequest) -> wire.Empty:
     """A supervisor of any role but the ranks' started its child again: an incident, over when work is seen after it."""
+    if request.role == "metadata" and not request.ready:
+        # Whoever hears of it is the successor, and the pod that tells may be gone before it can say so.
+        request = msgspec.structs.replace(request, ready=job.clock.wall())
     job.store.report_restart(request)
     return wire.Empty()
 

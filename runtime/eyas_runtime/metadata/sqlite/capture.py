@@ -14,6 +14,7 @@ from eyas_contract.errors import Conflict, Fenced, UserError
 from eyas_contract.ids import ObjectKey, object_key
 from eyas_contract.states import Sample
 from eyas_runtime.core.prompts import capture_tasks
+from eyas_runtime.metadata.exits import producer_unit
 from eyas_runtime.metadata.port import LeaseGrant, LiveLease, Suspect
 from eyas_runtime.metadata.sqlite.needs import Needs
 
@@ -42,6 +43,7 @@ class Capture(Needs):
                 return ()
             ended = tuple(row[0] for row in self._db.all("live_leases_of", holder_index=holder.index))
             self._end(ended, reason="replaced")
+            self._db.run("producer_replaced", unit=producer_unit(holder.index), serial=holder.ordinal, now=now)
         return ended
 
     def suspects(self, *, limit: int) -> Sequence[Suspect]:

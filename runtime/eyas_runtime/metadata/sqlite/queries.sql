@@ -567,6 +567,10 @@ WHERE windows_replayed < :windows
 UPDATE incidents SET replaced = :replaced
 WHERE replaced = 0 AND klass = 'ChildExited' AND unit = :unit AND detected = :detected
 
+-- name: producer_replaced
+UPDATE incidents SET replaced = :now
+WHERE replaced = 0 AND recovered = 0 AND klass = 'ChildExited' AND unit = :unit AND serial <= :serial
+
 -- name: ranks_replaced
 UPDATE incidents SET replaced = :now WHERE replaced = 0 AND recovered = 0 AND unit = 'consumers'
 

@@ -296,3 +296,11 @@ def test_evaluation_that_outlives_every_gang_becomes_durable(tmp_path: Path) -> 
         rank.reconcile()
         rank.run(2)
         assert [(order.kind, order.step) for order in rank.orders] == [("train", window), ("checkpoint", window)]
+
+
+def test_the_service_that_hears_of_its_own_restart_is_the_successor(new_world: NewWorld) -> None:
+    world = new_world()
+    now = world.job.clock.wall()
+    world.call(wire.RESTART, wire.RestartRequest(role="metadata", index=0, serial=1, time=now - 2.0, reason="SIGKILL"))
+    (incident,) = world.job.store.status().incidents
+    assert (incident.unit, incident.detected, incident.replaced) == ("metadata", now - 2.0, now)
