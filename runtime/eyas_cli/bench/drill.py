@@ -16,6 +16,7 @@ from eyas_contract.wire import StatusReply
 
 POLL_SECONDS = 0.02
 WAIT_SECONDS = 600.0
+IDLE_SECONDS = 1.0
 
 
 class Drill:
@@ -34,6 +35,15 @@ class Drill:
         except UserError:
             return None
 
+    def wait_for_status(self) -> StatusReply:
+        """The service's words, waited for. Raises `Transient` when it says nothing."""
+        ends = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < ends and not self.ended:
+            if (status := self.status()) is not None:
+                return status
+            time.sleep(POLL_SECONDS)
+        raise Transient("the metadata service says nothing: the job has ended, or it is stuck")
+
     @property
     def ended(self) -> bool:
         """The job's process has ended."""
@@ -48,6 +58,41 @@ class Drill:
                 return time.monotonic()
             time.sleep(POLL_SECONDS)
         raise Transient(f"step {step} was not reached: the job is too short for this benchmark, or it is stuck")
+
+    def wait_for_next_step(self, killed: StatusReply, *, gang: bool) -> float:
+        """Wait for the first step after a kill at which the job stood as in `killed`; returns the monotonic time.
+
+        With `gang` the ranks themselves were killed: a step counts once another incarnation made it, replayed or not.
+        Raises `Transient` when none is made.
+        """
+        ends = time.monotonic() + WAIT_SECONDS
+        floor = None if gang else killed.acked_step
+        while time.monotonic() < ends and not self.ended:
+            status = self.status()
+            if status is not None and floor is None and status.incarnation not in {"", killed.incarnation}:
+                floor = status.acked_step
+            if status is not None and floor is not None and status.acked_step > floor:
+                return time.monotonic()
+            time.sleep(POLL_SECONDS)
+        raise Transient("no step was made after the kill: the job is too short for this benchmark, or it is stuck")
+
+    def wait_for_warm_spares(self, role: str) -> None:
+        """Wait until every process in waiting for `role` stopped using the processor. Raises `Transient`."""
+        ends = time.monotonic() + WAIT_SECONDS
+        seen: dict[int, int] = {}
+        while time.monotonic() < ends and not self.ended:
+            time.sleep(IDLE_SECONDS)
+            run = self._run or Run(self.workdir)
+            now = {process.pid: _ticks(process.pid) for process in run.processes() if process.role == f"{role}-spare"}
+            if now and now == seen:
+                return
+            seen = now
+        raise Transient(f"no process waits to replace a {role}: the job has ended, or spares are off")
+
+    def stop(self) -> None:
+        """End the job; its folder stays until the block ends."""
+        self._process.kill()
+        self._process.wait()
 
     def kill(self, role: str, *, index: int | None = None) -> float:
         """SIGKILL the processes of a role; returns the monotonic time."""
@@ -72,3 +117,12 @@ def drill(job: Path, volumes: dict[str, Path]) -> Iterator[Drill]:
         finally:
             process.kill()
             process.wait()
+
+
+def _ticks(pid: int) -> int:
+    """Processor time of a process in clock ticks; -1 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except OSError:
+        return -1
+    return int(fields[11]) + int(fields[12])
