@@ -244,6 +244,7 @@ def _progress(moment: Moment, status: JobStatus, report: StatusReply) -> Progres
         total_training_steps=report.total_training_steps,
         produced=report.samples_committed,
         acked=report.samples_trained,
+        evaluated=report.samples_evaluated,
         lag=report.samples_ready,
         dead_letters=report.samples_dead,
         total_samples=report.total_samples,

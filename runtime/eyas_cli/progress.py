@@ -73,13 +73,14 @@ def training(status: StatusReply, *, steady: bool) -> str:
 
 
 def capturing(status: StatusReply) -> str:
-    """Samples captured, in the pool, trained."""
+    """Samples captured, in the pool, trained and evaluated."""
     cap = f" of {_mebibytes(status.cap_bytes)}" if status.cap_bytes else ""
     pool = f"{_mebibytes(status.resident_bytes)}{cap} MiB"
     text = (
         f"captured {status.samples_committed}/{status.total_samples or '?'}  "
         f"in the pool {status.resident_objects} ({pool})  trained {status.samples_trained}"
     )
+    text += f"  evaluated {status.samples_evaluated}" if status.samples_evaluated else ""
     return f"{text}  capture waits: {status.paused}" if status.paused else text
 
 

@@ -108,9 +108,10 @@ def end_lines(workdir: Path, result: Mapping[str, Any]) -> list[str]:
     restarts = sum(incident.get("outcome") == "Recovered" for incident in result["incidents"])
     count = len(result["incidents"])
     incidents = f"{count} incident{'s' if count != 1 else ''}" + (f" ({restarts} recovered)" if count else "")
+    evaluated = f"{result['samplesEvaluated']} evaluated, " if result.get("samplesEvaluated") else ""
     lines = [
         f"{result['state']}{exact} after {result['wallSeconds']:.0f} s: {result['steps']} steps, "
-        f"{result['samplesTrained']} samples trained, {result['samplesLostAndRecaptured']} captured again, "
+        f"{result['samplesTrained']} samples trained, {evaluated}{result['samplesLostAndRecaptured']} captured again, "
         f"{result['samplesDeadLettered']} dead letters, {incidents}",
     ]
     lines += [f"weights  {result['weightsSha256']}"] if complete else []

@@ -74,7 +74,8 @@ def test_job_is_complete_when_its_last_evaluation_is_durable(stores: Stores) -> 
     actor.sweep_garbage()
     status, audit = actor.store.status(), actor.store.audit()
     assert (status.phase, status.total_steps, status.total_samples) == (Phase.COMPLETE, 7, 22)
-    assert (audit.trained_once, audit.missing, audit.resident_objects) == (22, 0, 0)
+    assert (audit.trained_once, audit.evaluated_once) == (PROMPTS, 2 * HELD_OUT)
+    assert (audit.trained_twice, audit.missing, audit.resident_objects) == (0, 0, 0)
 
 
 def test_status_counts_optimizer_steps_beside_windows(stores: Stores) -> None:
@@ -91,6 +92,20 @@ def test_status_counts_optimizer_steps_beside_windows(stores: Stores) -> None:
     steps = actor.store.metrics(0, 99).steps
     assert tuple(entry.evaluation for entry in steps) == KINDS
     assert [entry.training_step for entry in steps] == [1, 2, 2, 2, 3, 3, 3]
+
+
+def test_status_and_audit_count_training_samples_apart_from_held_out_ones(stores: Stores) -> None:
+    """Prompt 1 and the second held-out one are dead; windows 4 and 7 are short."""
+    actor = evaluating(stores, empty=(1, PROMPTS + 1))
+    expected = [0, 0]
+    for evaluates in KINDS:
+        expected[evaluates] += sum(entry.ref is not None for entry in actor.train().entries)
+        status = actor.store.status()
+        assert [status.samples_trained, status.samples_evaluated] == expected
+    assert expected == [11, 8]
+    actor.checkpoint(last=True)
+    audit = actor.store.audit()
+    assert (audit.trained_once, audit.evaluated_once, audit.dead_lettered, audit.missing) == (11, 8, 3, 0)
 
 
 def test_held_out_prompt_without_supervised_tokens_is_a_hole_in_every_round(stores: Stores) -> None:
@@ -155,7 +170,7 @@ def test_lost_volume_gets_its_best_and_its_curve_back_from_the_record(stores: St
     empty.reconcile(shown, listed=(first.directory, shown.directory))
     assert empty.store.durable_marker() == (5, 17)
     audit = empty.store.audit()
-    assert (audit.trained_once, audit.trained_twice, audit.missing) == (17, 0, 0)
+    assert (audit.trained_once, audit.evaluated_once, audit.trained_twice, audit.missing) == (12, 5, 0, 0)
     assert empty.store.status().best == first.evaluation.best
     restored = empty.store.metrics(0, 99).steps
     assert [(entry.step, entry.training_step, entry.values) for entry in restored] == [(4, 2, {"eval_loss": 2.0})]

@@ -58,7 +58,9 @@ def assert_kept(job: LocalJob, result: dict[str, Any]) -> None:
     directory = next(root.rglob(best.directory))
     assert (directory / "manifest.json").is_file()
     audit = job.audit()
-    assert (audit["trainedOnce"], audit["trainedTwice"], audit["missing"]) == (PROMPTS + ROUNDS * HELD_OUT, 0, 0)
+    assert (audit["trainedOnce"], audit["evaluatedOnce"]) == (PROMPTS, ROUNDS * HELD_OUT)
+    assert (audit["trainedTwice"], audit["missing"]) == (0, 0)
+    assert (result["samplesTrained"], result["samplesEvaluated"]) == (PROMPTS, ROUNDS * HELD_OUT)
     assert (audit["residentObjects"], audit["liveLeases"]) == (0, 0)
 
 

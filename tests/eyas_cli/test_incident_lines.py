@@ -108,6 +108,9 @@ def test_the_end_tells_what_came_out_and_calls_no_failure_exact() -> None:
     text = "\n".join(end_lines(Path("d"), result()))
     assert "Complete (exact) after 12 s: 4 steps" in text
     assert "2 incidents (1 recovered)" in text
+    assert "16 samples trained, 2 captured again" in text
+    evaluated = "\n".join(end_lines(Path("d"), result(samplesEvaluated=6)))
+    assert "16 samples trained, 6 evaluated, 2 captured again" in evaluated
     failed = "\n".join(end_lines(Path("d"), result(state="Failed", weightsSha256="", incidents=[])))
     assert failed.startswith("Failed after 12 s: 4 steps")
     assert "exact" not in failed

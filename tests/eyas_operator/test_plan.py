@@ -90,7 +90,7 @@ def test_completion_sweeps_after_producers_and_consumers_are_gone() -> None:
     cluster = ModelCluster().started()
     done = a_report(
         phase=Phase.COMPLETE, acked_step=100, durable_step=100, weights_sha256="f" * 64, resident_objects=3,
-        checkpoint_directory="step-000000100.a1.aaaaaaaa",
+        checkpoint_directory="step-000000100.a1.aaaaaaaa", samples_trained=800, samples_evaluated=30,
     )  # fmt: skip
     cluster.report = done
     cluster.passes(3)
@@ -98,7 +98,10 @@ def test_completion_sweeps_after_producers_and_consumers_are_gone() -> None:
     assert cluster.names_of("consumer") == []
     assert cluster.names_of("metadata") == ["metadata-e1-o1"]
     assert cluster.verdict("Complete")[0] == "False"
-    cluster.report = a_report(phase=Phase.COMPLETE, acked_step=100, durable_step=100, weights_sha256="f" * 64)
+    cluster.report = a_report(
+        phase=Phase.COMPLETE, acked_step=100, durable_step=100, weights_sha256="f" * 64,
+        samples_trained=800, samples_evaluated=30,
+    )  # fmt: skip
     cluster.passes(3)
     assert cluster.verdict("Complete") == ("True", "TrainingComplete")
     assert not [thing for thing in cluster.things.values() if thing.kind == "Pod"]
@@ -106,3 +109,5 @@ def test_completion_sweeps_after_producers_and_consumers_are_gone() -> None:
     assert result is not None
     assert result.weights_sha256 == "f" * 64
     assert result.steps == 100
+    assert (result.samples_trained, result.samples_evaluated) == (800, 30)
+    assert (cluster.status.progress.acked, cluster.status.progress.evaluated) == (800, 30)

@@ -420,7 +420,7 @@ class StoreMachine(RuleBasedStateMachine):
         audit = self.store.audit()
         assert audit.trained_twice == 0
         assert audit.missing == 0
-        assert audit.trained_once == sum(len(live) for live in self.ledger.values())
+        assert audit.trained_once + audit.evaluated_once == sum(len(live) for live in self.ledger.values())
 
     @invariant()
     def promise_5_release_implies_durable(self) -> None:
@@ -456,7 +456,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.promise_3_once_in_the_weights()
         status, audit = self.store.status(), self.store.audit()
         assert status.phase == Phase.COMPLETE
-        assert audit.trained_once + audit.dead_lettered == status.total_samples
+        assert audit.trained_once + audit.evaluated_once + audit.dead_lettered == status.total_samples
         assert (audit.resident_objects, audit.live_leases) == (0, 0)
         for actor in self.actors:
             actor.store.close()

@@ -141,6 +141,8 @@ class Progress:
     """Samples captured at least once."""
     acked: int = 0
     """Samples trained, not necessarily durable."""
+    evaluated: int = 0
+    """Uses of held-out samples, not necessarily durable."""
     lag: int = 0
     """Samples that wait in the store."""
     dead_letters: int = 0
@@ -245,6 +247,8 @@ class Result:
     exact: bool
     incidents: int
     restarts: int
+    samples_evaluated: int = 0
+    """Uses of held-out samples, over all evaluations."""
     best: BestCheckpoint | None = None
     """None: nothing is held out."""
 

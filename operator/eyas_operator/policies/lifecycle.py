@@ -81,6 +81,7 @@ def _result(status: JobStatus, report: StatusReply) -> Result:
     return Result(
         steps=report.durable_training_step,
         samples_trained=report.samples_trained,
+        samples_evaluated=report.samples_evaluated,
         samples_dead=report.samples_dead,
         checkpoint_directory=report.checkpoint_directory,
         weights_sha256=report.weights_sha256,

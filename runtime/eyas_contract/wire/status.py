@@ -48,7 +48,9 @@ class StatusReply(Message, frozen=True, kw_only=True):
     """Sequence numbers that were committed at least once."""
     samples_recaptured: int
     samples_trained: int
-    """Samples inside windows <= acked_step that are not dead."""
+    """Training samples inside windows <= acked_step that are not dead."""
+    samples_evaluated: int = 0
+    """Uses of held-out samples inside windows <= acked_step that are not dead."""
     resident_objects: int
     resident_bytes: int
     reserved_bytes: int
@@ -103,8 +105,12 @@ class AuditReply(Message, frozen=True, kw_only=True):
     """Promise 3 and 7, from the ledger and the store itself."""
 
     trained_once: int
+    evaluated_once: int = 0
+    """Uses of held-out samples that were measured once."""
     trained_twice: int
+    """Sequence numbers of both kinds that were used more than once."""
     missing: int
+    """Sequence numbers of both kinds up to the durable step that were neither used nor are dead."""
     dead_lettered: int
     resident_objects: int
     resident_bytes: int

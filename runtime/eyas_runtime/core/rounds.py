@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from eyas_contract.errors import UserError
+from eyas_contract.ids import SEQUENCE_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,18 @@ class Part:
     def is_last(self) -> bool:
         """Whether the round's metrics are complete with this window."""
         return self.number == self.of - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """Which sequence numbers are held-out uses, as a test of single numbers that SQL can make as well.
+
+    A number of the job is one exactly when `number % cycle >= offset or number >= last`.
+    """
+
+    cycle: int
+    offset: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +142,20 @@ class Rounds:
         run = self.run_of_sequence(sequence)
         inside = sequence - run.sequences.start
         return run.evaluation, inside if run.evaluation else run.round * self._period + inside
+
+    @property
+    def pattern(self) -> Pattern:
+        """Where held-out uses lie; nowhere without evaluation."""
+        if not self.is_on:
+            return Pattern(cycle=1, offset=1, last=SEQUENCE_MAX + 1)
+        return Pattern(cycle=self._period + self.held_out, offset=self._period, last=self.total - self.held_out)
+
+    def held_out_below(self, sequence: int) -> int:
+        """How many of the sequence numbers below `sequence` (at most `total`) are held-out uses."""
+        if not self.is_on:
+            return 0
+        run = self.run_of_sequence(sequence)
+        return run.round * self.held_out + (sequence - run.sequences.start if run.evaluation else 0)
 
     def sequence_of_training(self, number: int) -> int:
         """Sequence number of a training sample."""

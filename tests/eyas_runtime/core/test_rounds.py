@@ -1,7 +1,7 @@
 """Evaluation windows among training windows: against a plain enumeration, and against the job without evaluation."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -68,6 +68,18 @@ def _schedule(rounds: Rounds, *, evaluate: bool, epochs: int = 1) -> Schedule:
         held_out=rounds.held_out if evaluate else 0,
         evaluate_every=rounds.every_steps if evaluate else 0,
     )
+
+
+@given(rounds=_rounds(), on=st.booleans())
+def test_held_out_uses_are_told_by_arithmetic_and_counted(rounds: Rounds, on: bool) -> None:
+    rounds = rounds if on else replace(rounds, every_steps=0)
+    uses, pattern = [rounds.use_of(sequence)[0] for sequence in range(rounds.total)], rounds.pattern
+    assert uses == [
+        number % pattern.cycle >= pattern.offset or number >= pattern.last for number in range(rounds.total)
+    ]
+    assert [rounds.held_out_below(end) for end in range(rounds.total + 1)] == [
+        sum(uses[:end]) for end in range(rounds.total + 1)
+    ]
 
 
 @given(rounds=_rounds())

@@ -18,6 +18,7 @@ def result_of(status: JobStatus, report: StatusReply | None, *, created: float) 
         "steps": result.steps if result else status.progress.durable_step,
         "weightsSha256": result.weights_sha256 if result else "",
         "samplesTrained": result.samples_trained if result else status.progress.acked,
+        "samplesEvaluated": result.samples_evaluated if result else status.progress.evaluated,
         "samplesDeadLettered": result.samples_dead if result else status.progress.dead_letters,
         "samplesLostAndRecaptured": report.samples_recaptured if report else 0,
         "incidents": dump_status(status).get("incidents", []),

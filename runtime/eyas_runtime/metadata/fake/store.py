@@ -119,8 +119,11 @@ class InMemoryMetadataStore(_Objects):
         times = Counter(sequence for _, sequence, _ in self._trained)
         dead = [sequence for sequence in range(end) if self._state(sequence) == Sample.DEAD]
         usage = self.usage()
+        once = [sequence for sequence, count in times.items() if count == 1]
+        evaluated = sum(self._schedule.rounds.use_of(sequence)[0] for sequence in once)
         return wire.AuditReply(
-            trained_once=sum(count == 1 for count in times.values()),
+            trained_once=len(once) - evaluated,
+            evaluated_once=evaluated,
             trained_twice=sum(count > 1 for count in times.values()),
             missing=sum(not times[sequence] for sequence in range(end) if sequence not in dead),
             dead_lettered=len(dead),
@@ -141,8 +144,9 @@ class InMemoryMetadataStore(_Objects):
     def status(self) -> wire.StatusReply:
         gang, schedule, usage = self.gang(), self._schedule, self.usage()
         states = Counter(row.state for row in self._samples.values())
-        acked_end = schedule.end_of(gang.acked_step)
         newest, rounds = max(self._metrics, default=0), schedule.rounds
+        used = [s for s in range(schedule.end_of(gang.acked_step)) if self._state(s) != Sample.DEAD]
+        evaluated = sum(rounds.use_of(sequence)[0] for sequence in used)
         shown = (rounds.last_evaluation(newest), rounds.last_training(newest))
         values = {name: value for step in shown for name, value in self._metrics.get(step, {}).items()}
         step_seconds = values.get("step_seconds", 0.0)
@@ -171,7 +175,8 @@ class InMemoryMetadataStore(_Objects):
             samples_dead=states[Sample.DEAD],
             samples_committed=self._commits - self._recaptured,
             samples_recaptured=self._recaptured,
-            samples_trained=acked_end - len([s for s in range(acked_end) if self._state(s) == Sample.DEAD]),
+            samples_trained=len(used) - evaluated,
+            samples_evaluated=evaluated,
             resident_objects=usage.resident_objects,
             resident_bytes=usage.resident_bytes,
             reserved_bytes=usage.reserved_bytes,

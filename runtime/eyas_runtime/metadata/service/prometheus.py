@@ -36,7 +36,8 @@ _GAUGES: Final[tuple[tuple[str, str, str], ...]] = (
 )
 _COUNTERS: Final[tuple[tuple[str, str, str], ...]] = (
     ("samples_produced", "samples_committed", "Samples committed at least once."),
-    ("samples_acked", "samples_trained", "Samples in acked windows."),
+    ("samples_acked", "samples_trained", "Training samples in acked windows."),
+    ("samples_evaluated", "samples_evaluated", "Uses of held-out samples in acked windows."),
     ("samples_recaptured", "samples_recaptured", "Samples captured again after a loss."),
     ("capture_drift", "capture_drift", "Recaptures with other bytes than before."),
 )
@@ -117,8 +118,9 @@ class _Snapshot(Collector):
             yield self._gauge(name, text, float(getattr(status, attribute)))
         for name, attribute, text in _COUNTERS:
             yield self._counter(name, text, float(getattr(status, attribute)))
-        lag = max(0, status.samples_committed - status.samples_trained - status.samples_dead)
-        yield self._gauge("queue_lag_samples", "Committed samples that are not trained.", float(lag))
+        used = status.samples_trained + status.samples_evaluated
+        lag = max(0, status.samples_committed - used - status.samples_dead)
+        yield self._gauge("queue_lag_samples", "Committed samples that are neither trained nor evaluated.", float(lag))
         yield self._counter(
             "samples_applied_twice", "Must stay 0: samples applied twice.", float(self._audit.trained_twice)
         )

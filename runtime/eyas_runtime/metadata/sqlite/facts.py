@@ -37,11 +37,12 @@ class Facts(Capture, Orders):
     def audit(self) -> wire.AuditReply:
         if self._ledger is None:
             self._ledger = self._count_ledger()
-        once, twice, missing, dead = self._ledger
+        trained, evaluated, twice, missing, dead = self._ledger
         totals = self._db.all("object_totals")
         leases = self._db.one("lease_usage") or (0, 0)
         return wire.AuditReply(
-            trained_once=once,
+            trained_once=trained,
+            evaluated_once=evaluated,
             trained_twice=twice,
             missing=missing,
             dead_lettered=dead,
@@ -50,12 +51,27 @@ class Facts(Capture, Orders):
             live_leases=leases[0],
         )
 
-    def _count_ledger(self) -> tuple[int, int, int, int]:
-        """Trained once, trained twice, missing, dead: over all rows, which is slow with a million of them."""
+    def _count_ledger(self) -> tuple[int, int, int, int, int]:
+        """Trained once, evaluated once, used twice, missing, dead: over all rows, slow with a million of them."""
         end = self._schedule.end_of(self._progress().durable_step)
-        once, twice = self._db.one("audit_trained") or (0, 0)
+        trained, evaluated, twice = self._db.one("audit_trained", **self._held_out()) or (0, 0, 0)
         missing = self._db.integer("audit_missing", high=end) + end - self._db.integer("rows_below", high=end)
-        return once, twice, missing, self._db.integer("dead_below", high=end)
+        return trained, evaluated, twice, missing, self._db.integer("dead_below", high=end)
+
+    def _held_out(self) -> dict[str, int]:
+        """What tells held-out uses in a query."""
+        pattern = self._schedule.rounds.pattern
+        return {"cycle": pattern.cycle, "offset": pattern.offset, "last": pattern.last}
+
+    def _used_below(self, end: int) -> tuple[int, int]:
+        """(training samples, held-out samples) below a sequence number that are not dead."""
+        rounds = self._schedule.rounds
+        alive = end - self._db.integer("dead_below", high=end)
+        if not rounds.is_on:
+            return alive, 0
+        dead = self._db.integer("dead_held_out_below", high=end, **self._held_out())
+        evaluated = rounds.held_out_below(end) - dead
+        return alive - evaluated, evaluated
 
     def add_incident(self, incident: wire.Incident) -> None:
         with self._db.transaction():
@@ -72,7 +88,7 @@ class Facts(Capture, Orders):
         leases = self._db.one("lease_usage") or (0, 0)
         reasons = tuple(row[0] for row in self._db.all("inexact", limit=REASONS_SHOWN))
         checkpoint = self._db.one("checkpoint_at", step=progress.durable_step)
-        acked_end = schedule.end_of(gang.acked_step)
+        trained, evaluated = self._used_below(schedule.end_of(gang.acked_step))
         values = self._last_values()
         step_seconds = values.get("step_seconds", 0.0)
         return wire.StatusReply(
@@ -95,7 +111,8 @@ class Facts(Capture, Orders):
             samples_dead=tally[Sample.DEAD],
             samples_committed=progress.commits - progress.recaptured,
             samples_recaptured=progress.recaptured,
-            samples_trained=acked_end - self._db.integer("dead_below", high=acked_end),
+            samples_trained=trained,
+            samples_evaluated=evaluated,
             resident_objects=sum(row[1] for row in totals),
             resident_bytes=sum(row[2] for row in totals),
             reserved_bytes=leases[1],

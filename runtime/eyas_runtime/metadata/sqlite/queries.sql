@@ -151,6 +151,10 @@ WHERE sequence >= :low AND sequence < :high AND state IN ('ready', 'dead')
 -- name: dead_below
 SELECT count(*) FROM samples WHERE state = 'dead' AND sequence < :high
 
+-- name: dead_held_out_below
+SELECT count(*) FROM samples
+WHERE state = 'dead' AND sequence < :high AND (sequence % :cycle >= :offset OR sequence >= :last)
+
 -- name: dead_letters
 SELECT sequence, reason, source FROM samples WHERE state = 'dead' AND sequence < :high ORDER BY sequence LIMIT :limit
 
@@ -488,8 +492,12 @@ DELETE FROM trained WHERE sequence IN (SELECT sequence FROM chosen)
 DELETE FROM trained WHERE sequence >= :total
 
 -- name: audit_trained
-SELECT coalesce(sum(times = 1), 0), coalesce(sum(times > 1), 0)
-FROM (SELECT count(*) AS times FROM trained GROUP BY sequence)
+SELECT coalesce(sum(times = 1 AND NOT held_out), 0), coalesce(sum(times = 1 AND held_out), 0),
+  coalesce(sum(times > 1), 0)
+FROM (
+  SELECT count(*) AS times, (sequence % :cycle >= :offset OR sequence >= :last) AS held_out
+  FROM trained GROUP BY sequence
+)
 
 -- name: audit_missing
 SELECT count(*) FROM samples

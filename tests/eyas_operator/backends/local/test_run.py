@@ -253,8 +253,8 @@ def test_an_ended_run_says_so_and_starts_nothing(run_folder: Path) -> None:
              "observedGeneration": 1}
             for kind in ("Complete", "Exact")
         ],
-        "result": {"steps": 3, "samplesTrained": 12, "samplesDead": 1, "checkpointDirectory": "c",
-                   "weightsSha256": "ab", "exact": True, "incidents": 0, "restarts": 0},
+        "result": {"steps": 3, "samplesTrained": 12, "samplesEvaluated": 6, "samplesDead": 1,
+                   "checkpointDirectory": "c", "weightsSha256": "ab", "exact": True, "incidents": 0, "restarts": 0},
     }  # fmt: skip
     (run.dir / "status.json").write_text(json.dumps(ended))
     with local_run_of(run_folder) as run:
@@ -263,7 +263,7 @@ def test_an_ended_run_says_so_and_starts_nothing(run_folder: Path) -> None:
     assert {key: result[key] for key in ("state", "exact", "steps", "weightsSha256", "samplesTrained")} == {
         "state": "Complete", "exact": True, "steps": 3, "weightsSha256": "ab", "samplesTrained": 12,
     }  # fmt: skip
-    assert result["samplesDeadLettered"] == 1
+    assert (result["samplesDeadLettered"], result["samplesEvaluated"]) == (1, 6)
 
 
 @pytest.mark.parametrize(

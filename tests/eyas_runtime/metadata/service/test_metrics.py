@@ -59,6 +59,12 @@ def test_a_duration_that_cannot_be_is_no_work(nonsense: float | None) -> None:
     assert scrape(work, now=10.0)["eyas_goodput_ratio"] == 0.0
 
 
+def test_queue_lag_counts_evaluated_samples_as_used() -> None:
+    seen = scrape(Work(), samples_committed=30, samples_trained=12, samples_evaluated=10, samples_dead=3)
+    assert seen["eyas_queue_lag_samples"] == 5.0
+    assert (seen["eyas_samples_acked_total"], seen["eyas_samples_evaluated_total"]) == (12.0, 10.0)
+
+
 def test_open_incidents_are_those_without_work_after_them() -> None:
     over = wire.Incident(klass="Hang", unit="consumers", message="m", detected=1.0, recovered=2.0)
     still = wire.Incident(klass="Hang", unit="consumers", message="m", detected=3.0)
