@@ -161,6 +161,35 @@ def test_a_damaged_newest_checkpoint_costs_windows_and_not_the_weights(
         assert any(incident.klass == "CheckpointRefused" for incident in job.status().incidents)
 
 
+@pytest.mark.parametrize(
+    ("rank", "where"), [(1, "files.before_rename"), (0, "ckpt.after_data"), (0, "ckpt.after_dirsync")]
+)
+def test_what_a_killed_save_left_is_gone_before_the_next_save(
+    forge: Forge, reference: str, tmp_path: Path, rank: int, where: str
+) -> None:
+    """A volume with room for one checkpoint more than are kept would be full for ever otherwise."""
+    with mini(tmp_path, forge, 2) as job:
+        job.one_life({rank: f"{where}=kill@2"})
+        committed = job.status().checkpoint_directory
+        assert len(job.directories()) == 2
+        job.one_life({0: "train.before_step=kill"})
+        assert job.directories() == [committed]
+        job.run()
+        assert finished_weights(job) == reference
+
+
+def test_what_cannot_be_removed_is_struck_and_removed_later(forge: Forge, reference: str, tmp_path: Path) -> None:
+    with mini(tmp_path, forge, 1) as job:
+        job.one_life({0: "ckpt.after_data=kill@2"})
+        (debris,) = [name for name in job.directories() if name != job.status().checkpoint_directory]
+        job.one_life({0: "files.before_unlink=error:EBUSY;train.before_step=kill"})
+        assert (job.checkpoints / debris / "struck.json").exists()
+        job.one_life({0: "train.before_step=kill"})
+        assert debris not in job.directories()
+        job.run()
+        assert finished_weights(job) == reference
+
+
 def test_a_torn_feature_is_captured_again_and_not_trained(forge: Forge, reference: str, tmp_path: Path) -> None:
     with mini(tmp_path, forge, 2) as job:
         damaged: list[int] = []

@@ -4,10 +4,12 @@ The marker file says whose folder this is and that it is mounted. It is written 
 cannot be read, nothing here is judged missing, and an empty mount never means "start at step 0".
 """
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -20,6 +22,8 @@ from eyas_runtime.checkpoint import manifest as manifests
 from eyas_runtime.checkpoint.names import BEST, MANIFEST, RECEIPT, ROOT_MARKER, STRUCK, parse_directory
 
 MARKER_BYTES_MAX = 4096
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a full volume: no fault of the ranks, and over as soon as somebody makes room."""
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +99,14 @@ class CheckpointRoot:
             return None
         return manifests.decode_receipt(raw)
 
+    def has_receipt(self, name: str) -> bool:
+        """Whether anything lies under the name of a receipt; what cannot be asked raises and is no answer."""
+        try:
+            os.lstat(self.directory(name) / RECEIPT)
+        except FileNotFoundError:
+            return False
+        return True
+
     def store_receipt(self, name: str, receipt: manifests.Receipt) -> None:
         """Store the service's word beside the manifest."""
         files.publish_bytes(self.directory(name) / RECEIPT, msgspec.json.encode(receipt))
@@ -139,6 +151,6 @@ class CheckpointRoot:
                 files.publish_bytes(path / STRUCK, msgspec.json.encode(strike))
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete directories that the service named as garbage. Absent ones are no error."""
+        """Delete directories that the service named as garbage, or never knew. Absent ones are no error."""
         for name in names:
             files.remove_tree(self.directory(name))

@@ -20,7 +20,7 @@ from eyas_runtime import digests, files
 from eyas_runtime.checkpoint import manifest as manifests
 from eyas_runtime.checkpoint.manifest import Manifest
 from eyas_runtime.checkpoint.names import MANIFEST, parse_directory
-from eyas_runtime.checkpoint.store import CheckpointRoot
+from eyas_runtime.checkpoint.store import NO_ROOM, CheckpointRoot
 
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Pauses between tries of a failing file system: half a minute in all, past a fail-over of most NFS servers."""
@@ -98,6 +98,10 @@ def retrying(call: Callable[[], T], *, pause: Callable[[float], None] = time.sle
     try:
         return call()
     except OSError as error:
+        if error.errno in NO_ROOM:
+            raise Transient(
+                f"no room in the checkpoint folder: {error}; make room there, and the job goes on"
+            ) from error
         raise Transient(f"the checkpoint folder cannot be read: {error}") from error
 
 

@@ -2,14 +2,16 @@
 
 The order is the promise: shard bytes and names durable on every rank, then their digests gathered, then layout, then
 manifest, then both directories synced, and only then the commit, after which the receipt is stored and what the
-service names as garbage is deleted. A failure anywhere before the commit leaves a directory that nobody believes.
+service names as garbage is deleted. A failure anywhere before the commit leaves a directory that nobody believes, and
+that the next start of the ranks removes.
 What ranks exchange has a fixed size (length and digest); sizes and shapes are read from the files themselves, which
 also proves that rank 0 sees what the others wrote.
 """
 
-import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -26,12 +28,11 @@ from eyas_runtime.checkpoint.manifest import FileEntry, Manifest
 from eyas_runtime.checkpoint.names import LAYOUT, MANIFEST, directory_name, shard_name
 from eyas_runtime.checkpoint.pieces import Piece, Written, read_boxes, write_shard
 from eyas_runtime.checkpoint.reader import SliceReader
-from eyas_runtime.checkpoint.store import CheckpointRoot
+from eyas_runtime.checkpoint.store import NO_ROOM, CheckpointRoot
 from eyas_runtime.failpoints import hit
 
 _LENGTH_BYTES: Final = 8
 _DIGEST_BYTES: Final = 32
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DONE: Final = b"\x01"
 
 
@@ -108,12 +109,20 @@ class CheckpointWriter:
         try:
             self._save(save)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in NO_ROOM:
                 raise
+            self._withdraw(self.directory_at(save.step))
             # Not a crash: nothing is wrong with the ranks, and nobody may count this against them.
             raise Transient(
                 f"no room for a checkpoint in {self._root.path}: {error.strerror}; make room there, and the job goes on"
             ) from error
+
+    def _withdraw(self, name: str) -> None:
+        """Take this rank's shard back, so that a save that found no room keeps none; not from beside a manifest."""
+        with suppress(OSError), files.directory(self._root.directory(name)) as dir_fd:
+            # With a manifest it may have been committed. On a rank other than 0 there is none before all shards are.
+            if MANIFEST not in os.listdir(dir_fd):
+                files.remove_at(dir_fd, shard_name(self._group.rank, self._group.world_size))
 
     def _save(self, save: Save) -> None:
         name = self.directory_at(save.step)

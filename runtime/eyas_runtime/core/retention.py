@@ -1,8 +1,9 @@
 """What may be deleted: checkpoint directories that are superseded, and objects in the pool that nobody knows.
 
 Both rules name only what is proven useless. A directory of this line is garbage when `keep` newer committed ones exist;
-one that was struck or never committed, as soon as a newer commit stands. An object is swept when it carries this job's
-prefix and a store epoch that is not newer than ours, and is in no row and no live lease at a time *after* the listing.
+one that was struck or never committed, as soon as a newer commit stands (what a killed save left goes before that, when
+the ranks start: it may take the very room that the commit needs). An object is swept when it carries this job's prefix
+and a store epoch that is not newer than ours, and is in no row and no live lease at a time *after* the listing.
 """
 
 from collections.abc import Collection, Iterable

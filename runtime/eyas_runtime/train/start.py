@@ -6,7 +6,7 @@ Every start is the same, the very first one included. Rank 0 alone judges the ch
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -86,7 +86,8 @@ def reconcile(
     known = client.call(wire.CHECKPOINTS, wire.Empty()).known
     claim(root, known, allow_zero=config.training.checkpoint.allow_restart_from_zero, pause=pause)
     found, reply = _agree(client, root, identity, fingerprint, known, tick=tick, pause=pause)
-    return retrying(lambda: _settle(root, found, reply), pause=pause)
+    committed = frozenset(entry.directory for entry in known)
+    return retrying(lambda: _settle(root, found, reply, committed), pause=pause)
 
 
 def _agree(
@@ -161,21 +162,22 @@ def _call(
     return reply
 
 
-def _settle(root: CheckpointRoot, found: Found, reply: wire.ReconcileReply) -> Origin:
-    """Write down beside the checkpoints what the service decided: its receipt, and what lies off the line."""
+def _settle(root: CheckpointRoot, found: Found, reply: wire.ReconcileReply, committed: frozenset[str]) -> Origin:
+    """Write down beside the checkpoints what the service decided: its receipt, and what lies off the line.
+
+    `committed`: directories whose commit the service remembers.
+    """
     verified = found.checkpoint
     directory = verified.manifest.directory if verified is not None else ""
     if (reply.checkpoint_directory or "") != directory:
         raise Closed(f"the service went back to {reply.checkpoint_directory!r}, rank 0 presented {directory!r}")
     refused = {refusal.directory for refusal in found.refused}
-    root.strike(
-        [
-            name
-            for name in found.listed
-            if name != directory and (name in refused or _step(name) > reply.checkpoint_step)
-        ],
-        Strike(incarnation=reply.incarnation, went_back_to_step=reply.checkpoint_step),
-    )
+    others = [name for name in found.listed if name != directory]
+    off = [name for name in others if name in refused or _step(name) > reply.checkpoint_step]
+    # Before the strike, which writes: a volume that these directories fill has no room even for that.
+    proven = committed | refused
+    _discard(root, [name for name in others if name not in proven and (name in off or root.is_struck(name))])
+    root.strike(off, Strike(incarnation=reply.incarnation, went_back_to_step=reply.checkpoint_step))
     if verified is not None and reply.receipt and verified.receipt != reply.receipt:
         root.store_receipt(
             directory,
@@ -200,6 +202,21 @@ def _settle(root: CheckpointRoot, found: Found, reply: wire.ReconcileReply) -> O
         directory=directory,
         manifest_digest=verified.manifest_digest if verified is not None else "",
     )
+
+
+def _discard(root: CheckpointRoot, off_the_line: Sequence[str]) -> None:
+    """Remove what saves left that were never committed: nobody can ever believe it, and it takes a save's room.
+
+    The service names garbage only when a newer commit stands, which a volume full of such directories never sees.
+    """
+    for name in off_the_line:
+        if root.has_receipt(name):
+            continue
+        try:
+            root.delete([name])
+        except OSError as error:
+            # NFS may hold on to a file that somebody has open: it is struck, and goes at a later start.
+            sys.stderr.write(f"checkpoint {name} was never committed and cannot be deleted now: {error}\n")
 
 
 def _step(name: str) -> int:

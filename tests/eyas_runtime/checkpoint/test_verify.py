@@ -249,3 +249,25 @@ def test_a_forged_receipt_for_another_manifest_is_not_shown_as_proof(tmp_path: P
     found = find(root, known_of(request))
     assert found.checkpoint is not None
     assert found.checkpoint.receipt == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "no room in"), (errno.EDQUOT, "no room in"), (errno.EIO, "the checkpoint folder cannot be read")],
+)
+def test_a_full_folder_is_not_called_one_that_cannot_be_read(number: int, words: str) -> None:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number), "struck.json")
+
+    with pytest.raises(Transient, match=words):
+        verify.retrying(fail, pause=lambda seconds: None)
+
+
+def test_what_lies_under_the_name_of_a_receipt_counts_as_one_though_it_leads_nowhere(tmp_path: Path) -> None:
+    root = make_root(tmp_path)
+    name = save_checkpoint(root, 9).directory
+    assert root.has_receipt(name)
+    (root.directory(name) / RECEIPT).unlink()
+    assert not root.has_receipt(name)
+    (root.directory(name) / RECEIPT).symlink_to(tmp_path / "nowhere")
+    assert root.has_receipt(name)

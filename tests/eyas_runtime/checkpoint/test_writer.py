@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eyas_contract.errors import Closed, UserError
+from eyas_contract.errors import Closed, Transient, UserError
 from eyas_contract.ids import Incarnation
 from eyas_runtime import failpoints
 from eyas_runtime.checkpoint.names import MANIFEST, RECEIPT
@@ -118,6 +118,33 @@ def test_a_failed_background_save_is_raised_where_the_loop_next_looks(tmp_path: 
         failpoints.disarm()
     assert saver.committed_step == 0
     saver.close()
+
+
+@pytest.mark.parametrize(
+    ("where", "left"), [("ckpt.after_data", 0), ("ckpt.after_manifest", 1), ("ckpt.after_commit", 1)]
+)
+def test_a_save_without_room_takes_its_shard_back_unless_a_manifest_names_it(
+    tmp_path: Path, where: str, left: int
+) -> None:
+    root = make_root(tmp_path)
+    failpoints.arm(f"{where}=error:ENOSPC")
+    try:
+        with pytest.raises(Transient, match="no room for a checkpoint"):
+            save_checkpoint(root, 3)
+    finally:
+        failpoints.disarm()
+    (name,) = root.listed()
+    assert len(list(root.directory(name).glob("rank-*"))) == left
+
+
+def test_another_error_of_the_disk_is_raised_as_it_comes(tmp_path: Path) -> None:
+    root = make_root(tmp_path)
+    failpoints.arm("ckpt.after_data=error:EIO")
+    try:
+        with pytest.raises(OSError, match="after_data"):
+            save_checkpoint(root, 3)
+    finally:
+        failpoints.disarm()
 
 
 def test_the_saver_knows_its_newest_commit(tmp_path: Path) -> None:
