@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from eyas_contract import wire
-from eyas_contract.errors import Closed, UserError
+from eyas_contract.errors import Closed, Fenced, UserError
 from eyas_contract.ids import Incarnation
 from eyas_runtime.metadata.exits import describe_exit, incident_before_joining, restart_incident, unit_of
 from eyas_runtime.metadata.fake import incidents
@@ -93,6 +93,9 @@ class FakeGang(FakeCapture):
 
     def report_restart(self, request: wire.RestartRequest) -> None:
         unit = unit_of(request)
+        newest = self._holders.get(request.index) if request.role == "producer" else None
+        if newest is not None and request.serial < newest[0].ordinal:
+            raise Fenced(f"producer {request.index}: ordinal {request.serial} was replaced")
         if not incidents.child_exit_known(self._incidents, unit, request.time):
             self._note(restart_incident(request, step=self.gang().acked_step))
         self._incidents = incidents.child_replaced(self._incidents, unit, request.time, request.ready)

@@ -10,6 +10,17 @@ Incidents = list[wire.Incident]
 _LOSSES = ("SampleLost", "LeaseExpired")
 
 
+def with_another(incidents: Sequence[wire.Incident], incident: wire.Incident) -> Incidents:
+    """The newest 256 with this one; of restarts only 24 of a unit and 48 in all, so that others are seen."""
+    kept: Incidents = []
+    for it in reversed([*incidents, incident]):
+        restarts = [other for other in kept if other.klass == "ChildExited"]
+        too_many = len(restarts) == 48 or sum(other.unit == it.unit for other in restarts) == 24
+        if len(kept) < 256 and not (it.klass == "ChildExited" and too_many):
+            kept.insert(0, it)
+    return kept
+
+
 def child_exit_known(incidents: Sequence[wire.Incident], unit: str, ended: float) -> bool:
     """Whether the end of this life is in the list."""
     return any(_is_exit(incident, unit, ended) for incident in incidents)

@@ -15,6 +15,7 @@ from eyas_contract.states import Sample, SampleEvent, after
 from eyas_runtime.core.prompts import Prompts
 from eyas_runtime.core.retention import RecordedCheckpoint
 from eyas_runtime.core.sequence import Schedule
+from eyas_runtime.metadata.fake.incidents import with_another
 from eyas_runtime.metadata.port import JobFacts, LeaseGrant
 
 
@@ -222,7 +223,7 @@ class FakeBase:
             raise Fenced(f"attempt {attempt} is over: attempt {self._attempt} has begun")
 
     def _note(self, incident: wire.Incident) -> None:
-        self._incidents = [*self._incidents, incident][-256:]
+        self._incidents = with_another(self._incidents, incident)
 
     def _close_gang(self, gang: GangRow, *, klass: str, message: str, now: float) -> None:
         gang.open = False

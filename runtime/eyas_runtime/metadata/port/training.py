@@ -43,7 +43,11 @@ class TrainingRecords(Protocol):
         ...
 
     def report_restart(self, request: wire.RestartRequest) -> None:
-        """One incident for a child that was started again in its pod; a repetition adds when it was ready."""
+        """One incident for a child that was started again in its pod; a repetition adds when it was ready.
+
+        `Fenced` for a producer's pod older than the newest that registered. However many are told, the newest
+        incidents of other classes stay among those of `status`.
+        """
         ...
 
     def closed_processes(self, attempt: int, processes: Sequence[str]) -> tuple[str, ...]:

@@ -127,6 +127,8 @@ class Front:
             raise Refusal(403, Unauthenticated(f"this token may not call {request.path}"), close=True)
         with self._budget.reserve(bytes_max if request.content_length is None else request.content_length):
             message = wire.decode(await _body(request, bytes_max), route.endpoint.request, bytes_max=bytes_max)
+        if not route.permits(message, roles):
+            raise Refusal(403, Unauthenticated(f"this token may not say that to {request.path}"))
         reply = await self._answer(route, message)
         return web.Response(body=wire.encode(reply), headers=self._headers, content_type="application/json")
 

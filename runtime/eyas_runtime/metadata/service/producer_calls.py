@@ -48,6 +48,11 @@ def restart(job: Job, request: wire.RestartRequest) -> wire.Empty:
     return wire.Empty()
 
 
+def may_tell(request: wire.RestartRequest, roles: frozenset[wire.RoleName]) -> bool:
+    """Producers tell of producers; whoever holds the store's token, as the metadata pod does, of the other roles."""
+    return ("producer" if request.role == "producer" else "store") in roles
+
+
 def prepare(job: Job, request: wire.PrepareRequest) -> wire.PrepareReply:
     """Tell one producer at a time to prepare the inputs."""
     _admit(job, request.holder)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic
 
 from eyas_contract import wire
-from eyas_contract.wire import Endpoint, Q, R
+from eyas_contract.wire import Endpoint, Q, R, RoleName
 from eyas_runtime.metadata.service import consumer_calls as consumers
 from eyas_runtime.metadata.service import producer_calls as producers
 from eyas_runtime.metadata.service import reader_calls as readers
@@ -21,6 +21,8 @@ class Route(Generic[Q, R]):
     answer: Callable[[Job, Q], R]
     topic: Topic | None = None
     settled: Callable[[R], bool] = lambda _: True
+    permits: Callable[[Q, frozenset[RoleName]], bool] = lambda _, __: True
+    """Whether a caller with these roles, which may make the call, may say this."""
 
 
 _ROUTES: Final[tuple[Route[Any, Any], ...]] = (
@@ -43,7 +45,7 @@ _ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     Route(wire.HEARTBEAT, consumers.heartbeat),
     Route(wire.CHECKPOINT_COMMIT, consumers.checkpoint_commit),
     Route(wire.EXIT, consumers.exit_),
-    Route(wire.RESTART, producers.restart),
+    Route(wire.RESTART, producers.restart, permits=producers.may_tell),
     Route(wire.WATCH, consumers.watch, Topic.GANG, lambda reply: bool(reply.closed)),
     Route(wire.DRAIN, consumers.drain),
     Route(wire.STATUS, readers.status),

@@ -21,6 +21,9 @@ from eyas_runtime.metadata.port import JobFacts
 from eyas_runtime.metadata.sqlite.database import Database, Row, Value
 
 INCIDENTS_KEPT: Final = 256
+RESTARTS_KEPT: Final = 48
+"""Of class ChildExited, so that the newest of other classes are always among those that `status` shows."""
+RESTARTS_OF_A_UNIT_KEPT: Final = 24
 CHUNK_SAMPLES: Final = 1 << 16
 TEXT_MAX: Final = 1000
 """Characters of a reason or a message that are stored."""
@@ -246,6 +249,8 @@ class SQLiteBase:
             serial=incident.serial,
             replaced=incident.replaced,
         )
+        self._db.run("prune_restarts_of_unit", unit=incident.unit[:200], keep=RESTARTS_OF_A_UNIT_KEPT)
+        self._db.run("prune_restarts", keep=RESTARTS_KEPT)
         self._db.run("prune_incidents", keep=INCIDENTS_KEPT)
 
     def _close_gang(self, gang: GangRow, *, klass: str, message: str, now: float) -> None:

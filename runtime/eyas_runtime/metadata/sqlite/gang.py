@@ -106,6 +106,7 @@ class Gang(Needs):
 
     def report_restart(self, request: wire.RestartRequest) -> None:
         unit, ended = unit_of(request), request.time
+        self._assert_not_replaced(request)
         with self._db.transaction():
             if self._db.one("child_exit_known", unit=unit, detected=ended) is None:
                 self._note(restart_incident(request, step=self.gang().acked_step))
@@ -116,6 +117,11 @@ class Gang(Needs):
         self._assert_attempt(attempt)
         rows = ((process, self._db.one("member", process=process)) for process in processes)
         return tuple(process for process, row in rows if row is not None and row[1] == "closed")
+
+    def _assert_not_replaced(self, request: wire.RestartRequest) -> None:
+        newest = self._db.one("holder", holder_index=request.index) if request.role == "producer" else None
+        if newest is not None and request.serial < newest[0]:
+            raise Fenced(f"producer {request.index}: ordinal {request.serial} was replaced by ordinal {newest[0]}")
 
     def _assert_attempt(self, attempt: int) -> None:
         newest = self._progress().attempt

@@ -559,8 +559,18 @@ VALUES (:klass, :unit, :message, :detected, :step, :recovered, :windows_replayed
 -- name: child_exit_known
 SELECT 1 FROM incidents WHERE klass = 'ChildExited' AND unit = :unit AND detected = :detected
 
+-- name: prune_restarts_of_unit
+DELETE FROM incidents WHERE klass = 'ChildExited' AND unit = :unit AND number NOT IN (
+  SELECT number FROM incidents WHERE klass = 'ChildExited' AND unit = :unit ORDER BY number DESC LIMIT :keep
+)
+
+-- name: prune_restarts
+DELETE FROM incidents WHERE klass = 'ChildExited' AND number NOT IN (
+  SELECT number FROM incidents WHERE klass = 'ChildExited' ORDER BY number DESC LIMIT :keep
+)
+
 -- name: prune_incidents
-DELETE FROM incidents WHERE number <= (SELECT max(number) FROM incidents) - :keep
+DELETE FROM incidents WHERE number NOT IN (SELECT number FROM incidents ORDER BY number DESC LIMIT :keep)
 
 -- name: incidents
 SELECT klass, unit, message, detected, step, recovered, windows_replayed, serial, replaced FROM incidents

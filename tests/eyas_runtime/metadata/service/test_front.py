@@ -76,6 +76,22 @@ def test_every_call_refuses_the_token_of_another_role(
         assert (status, body["kind"]) == (403, "Unauthenticated")
 
 
+@pytest.mark.parametrize("told", ["metadata", "store-master", "store-node", "producer"])
+@pytest.mark.parametrize("role", ["producer", "store"])
+def test_a_restart_is_told_with_the_token_of_the_role_that_it_is_about(
+    service: ServiceThread, role: wire.RoleName, told: str
+) -> None:
+    reason = f"{told} told with the token of {role}"
+    body = msgspec.json.encode({"role": told, "index": 0, "serial": 1, "time": 1.0, "reason": reason})
+    status, answer, _ = post(service, wire.RESTART.path, body, role=role)
+    if role == ("producer" if told == "producer" else "store"):
+        assert status == 200
+    else:
+        assert (status, answer["kind"]) == (403, "Unauthenticated")
+    incidents = post(service, STATUS, role="reader")[1]["incidents"]
+    assert any(reason in incident["message"] for incident in incidents) == (status == 200)
+
+
 @pytest.mark.parametrize("path", ["/", "/metrics", "/v1/none", "/v1/../healthz", "/v1/status/", "/v1/status?x=1"])
 def test_nothing_but_health_is_served_without_a_token(service: ServiceThread, path: str) -> None:
     status, _, _ = post(service, path, b"", role=None, method="GET")
