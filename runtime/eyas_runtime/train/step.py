@@ -58,7 +58,7 @@ class WindowStep(Generic[S]):
     def run(self) -> WindowResult:
         """Train the window. Raises `Closed`, `Fenced`, and `UserError` when training diverged."""
         trainer, step = self._trainer, self._share.training_step
-        codes, totals = self._settle(lambda places: trainer.begin(step, places), trainer.accumulate)
+        codes, totals = self._settle(lambda places: trainer.begin(step, places), trainer.accumulate, training=True)
         live, verdicts = self._share.live(codes), self._share.verdicts(codes)
         if not live:
             return WindowResult(verdicts=verdicts, metrics={"live_samples": 0.0})
@@ -69,11 +69,17 @@ class WindowStep(Generic[S]):
         return WindowResult(verdicts=verdicts, metrics={**metrics, **moved, **counted})
 
     def measure(self) -> tuple[tuple[wire.Verdict, ...], Measured]:
-        """Evaluate the window: forward only, nothing that a checkpoint holds moves. Raises as `run`."""
-        codes, totals = self._settle(self._trainer.begin_evaluation, self._trainer.evaluate)
+        """Evaluate the window: forward only, nothing that a checkpoint holds moves.
+
+        Raises as `run`, but for losses only when weights are not finite: what the same job without evaluation would
+        train on from is no divergence, and then each sample without a finite loss has its verdict.
+        """
+        codes, totals = self._settle(self._trainer.begin_evaluation, self._trainer.evaluate, training=False)
         return self._share.verdicts(codes), Measured(totals=totals, live=self._share.live(codes))
 
-    def _settle(self, begin: Callable[[int], None], forward: _Forward[S]) -> tuple[bytes, tuple[float, ...]]:
+    def _settle(
+        self, begin: Callable[[int], None], forward: _Forward[S], *, training: bool
+    ) -> tuple[bytes, tuple[float, ...]]:
         """Repeat the window until the ranks agree on what in it is live; the agreed codes and the added totals."""
         codes = self._agree_on_content()
         hit("train.before_step")
@@ -84,7 +90,7 @@ class WindowStep(Generic[S]):
             hit("train.after_backward")
             if merged == codes:
                 return codes, totals
-            self._refuse_divergence(merged)
+            self._refuse_divergence(merged, training=training)
             codes = merged
         return codes, ()
 
@@ -138,12 +144,13 @@ class WindowStep(Generic[S]):
         codes = merge_codes([part[:places] for part in parts])
         return codes, add_floats([unpack(part[places:]) for part in parts])
 
-    def _refuse_divergence(self, codes: bytes) -> None:
-        """A loss that is not finite condemns its sample only while the weights are finite and others fare well."""
+    def _refuse_divergence(self, codes: bytes, *, training: bool) -> None:
+        """A loss that is not finite condemns its sample only while the weights are finite and, where they are about to
+        move, others fare well."""
         sick = not self._trainer.healthy()
         someone_sick = any(part != b"\x00" for part in self._group.all_gather(bytes([sick])))
         alone = sum(code == Code.LOSS_NOT_FINITE for code in codes) == 1
-        if someone_sick or (not alone and not self._share.live(codes)):
+        if someone_sick or (training and not alone and not self._share.live(codes)):
             raise UserError(
                 f"training diverged at step {self._share.training_step}: the loss is not finite; lower "
                 "training.learningRate or training.maxGradNorm, or look for damaged inputs"

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 import pytest
 
 from eyas_contract import wire
-from eyas_contract.errors import Corrupt
+from eyas_contract.errors import Corrupt, UserError
 from eyas_runtime.train import generations
 from eyas_runtime.train.data import WindowData
-from eyas_runtime.train.fake import FakeTrainer
+from eyas_runtime.train.evaluation import Measured
+from eyas_runtime.train.fake import POISON_LOSS, FakeTrainer
 from eyas_runtime.train.generations import NOT_MINE
 from eyas_runtime.train.group import SoloGroup
 from eyas_runtime.train.heartbeat import Work
-from eyas_runtime.train.ports import MicroBatch
+from eyas_runtime.train.ports import REASONS, Code, MicroBatch
 from eyas_runtime.train.step import WindowStep
 from eyas_runtime.train.window import data_place, share_of
 from support.checkpoints import ThreadGroup, thread_groups
@@ -130,3 +131,49 @@ def test_ranks_that_share_nothing_exchange_one_byte_a_place_as_the_first_word_of
 def test_only_places_that_two_ranks_hold_differently_are_disputed() -> None:
     parts = [generations.encode(held) for held in ([1, 5, NOT_MINE, NOT_MINE], [1, 4, 0, NOT_MINE])]
     assert generations.merge(parts) == ((1, 5, 0, NOT_MINE), frozenset({1}))
+
+
+class SickTrainer(FakeTrainer):
+    """Holds a weight that is not finite."""
+
+    def healthy(self) -> bool:
+        return False
+
+
+def solo_step(trainer: FakeTrainer, *poisoned: int) -> tuple[WindowStep[bytes], WindowData[bytes]]:
+    """The window of a world of one, whose `poisoned` samples have losses that are not finite."""
+    share = share_of(ORDER, rank=0, world_size=1, micro_batch_size=2)
+    trainer.initialise()
+    data = WindowData(ScriptedSource(**(FIRST | {f"key-{i}-1": POISON_LOSS for i in poisoned})), trainer, Work())
+    data.start(share, [])
+    return WindowStep(share, data, trainer, SoloGroup(), Work(), "AllPositions", ranks_per_sample=1), data
+
+
+def measure(trainer: FakeTrainer, *poisoned: int) -> tuple[tuple[wire.Verdict, ...], Measured]:
+    step, data = solo_step(trainer, *poisoned)
+    try:
+        return step.measure()
+    finally:
+        data.close()
+
+
+@pytest.mark.parametrize("poisoned", [(1,), (0, 2), (0, 1, 2, 3)])
+def test_held_out_samples_without_a_finite_loss_get_verdicts_and_end_no_job(poisoned: tuple[int, ...]) -> None:
+    """All four of them too: the same job without evaluation would train on."""
+    verdicts, measured = measure(FakeTrainer(SoloGroup(), seed=0), *poisoned)
+    reason = REASONS[Code.LOSS_NOT_FINITE]
+    assert verdicts == tuple(wire.Verdict(sequence=i, step=1, reason=reason) for i in poisoned)
+    assert [ref.sequence for ref in measured.live] == [i for i in range(4) if i not in poisoned]
+    assert (measured.totals[0] if measured.live else 0.0) == 4.0 - len(poisoned)
+
+
+def test_evaluation_of_weights_that_are_not_finite_ends_the_job() -> None:
+    with pytest.raises(UserError, match="diverged"):
+        measure(SickTrainer(SoloGroup(), seed=0), 1)
+
+
+def test_training_window_in_which_no_loss_is_finite_ends_the_job() -> None:
+    step, data = solo_step(FakeTrainer(SoloGroup(), seed=0), 0, 1, 2, 3)
+    with pytest.raises(UserError, match="diverged at step 1"):
+        step.run()
+    data.close()
