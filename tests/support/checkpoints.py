@@ -111,6 +111,7 @@ def save_checkpoint(
     committer: RecordingCommitter | None = None,
     verdicts: Sequence[wire.Verdict] = (),
     letters: Sequence[wire.DeadLetter] = (),
+    evaluation: wire.EvaluationState | None = None,
 ) -> wire.CheckpointCommitRequest:
     """Save one checkpoint with `world_size` threads; returns what rank 0 committed."""
     committer = committer or RecordingCommitter()
@@ -120,7 +121,15 @@ def save_checkpoint(
         writer = CheckpointWriter(root, of or lineage(), group, committer if group.rank == 0 else None)
         pieces = example_pieces(group.rank, world_size, seed=seed)
         try:
-            writer.save(Save(step=step, pieces=pieces, state=state_at(step, letters), verdicts=tuple(verdicts)))
+            writer.save(
+                Save(
+                    step=step,
+                    pieces=pieces,
+                    state=state_at(step, letters),
+                    verdicts=tuple(verdicts),
+                    evaluation=evaluation,
+                )
+            )
         except BaseException as error:  # noqa: BLE001  handed to the caller
             failures.append(error)
 

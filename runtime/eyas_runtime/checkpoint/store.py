@@ -132,6 +132,12 @@ class CheckpointRoot:
             pass
         files.publish_bytes(self.path / BEST, raw)
 
+    def forget_best(self) -> None:
+        """Say that nothing was evaluated yet."""
+        if os.path.lexists(self.path / BEST):
+            with files.directory(self.path) as dir_fd:
+                files.remove_at(dir_fd, BEST)
+
     def manifest_bytes(self, name: str) -> bytearray | None:
         """The manifest of `name` as it is, or None. Raises `Corrupt` for something that is no file of sane length."""
         try:

@@ -188,10 +188,7 @@ def _settle(root: CheckpointRoot, found: Found, reply: wire.ReconcileReply, comm
                 step=verified.manifest.step,
             ),
         )
-    if verified is not None and verified.manifest.evaluation is not None:
-        best = verified.manifest.evaluation.best
-        if best is not None:
-            root.store_best(best)
+    _point_at_best(root, None if verified is None else verified.manifest.evaluation)
     for path in (root.path, *([root.directory(directory)] if directory else [])):
         with files.directory(path) as dir_fd:
             temporary.sweep(dir_fd)
@@ -217,6 +214,14 @@ def _discard(root: CheckpointRoot, off_the_line: Sequence[str]) -> None:
         except OSError as error:
             # NFS may hold on to a file that somebody has open: it is struck, and goes at a later start.
             sys.stderr.write(f"checkpoint {name} was never committed and cannot be deleted now: {error}\n")
+
+
+def _point_at_best(root: CheckpointRoot, evaluation: wire.EvaluationState | None) -> None:
+    """A best checkpoint of which the ranks' own line knows nothing (any more) must not be named or exported."""
+    if evaluation is None or evaluation.best is None:
+        root.forget_best()
+    else:
+        root.store_best(evaluation.best)
 
 
 def _step(name: str) -> int:

@@ -1,16 +1,19 @@
 """Claiming a checkpoint folder, and who a rank is: mistakes of the user and unmounted volumes are told apart."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from eyas_contract import env, wire
+from eyas_contract.client import MetadataClient
 from eyas_contract.errors import Transient, UserError
-from eyas_contract.ids import JobUid
+from eyas_contract.ids import Incarnation, JobUid
 from eyas_runtime.checkpoint.names import ROOT_MARKER
 from eyas_runtime.checkpoint.store import CheckpointRoot
-from eyas_runtime.train.start import claim, read_identity
+from eyas_runtime.train.start import Origin, claim, read_identity, reconcile
 from support.checkpoints import JOB, known, make_root, save_checkpoint
+from support.metadata_service import FINGERPRINT, job_config
 
 IDENTITY = {
     env.RANK: "1",
@@ -104,3 +107,58 @@ def test_a_missing_variable_is_named(name: str) -> None:
 def test_an_impossible_rank_is_named(name: str, value: str) -> None:
     with pytest.raises(UserError, match=name):
         read_identity({**IDENTITY, name: value})
+
+
+class BelievingService:
+    """Answers rank 0 at its start: knows these checkpoints, and believes what is presented."""
+
+    def __init__(self, *checkpoints: wire.KnownCheckpoint) -> None:
+        self.known = checkpoints
+
+    def call(self, endpoint: object, request: object) -> object:
+        if endpoint is wire.CHECKPOINTS:
+            return wire.CheckpointsReply(known=self.known)
+        assert isinstance(request, wire.ReconcileRequest)
+        shown = request.checkpoint
+        return wire.ReconcileReply(
+            incarnation=Incarnation("b2" * 16),
+            store_epoch=1,
+            checkpoint_step=0 if shown is None else shown.step,
+            checkpoint_directory="" if shown is None else shown.directory,
+            receipt="" if shown is None else shown.receipt,
+            total_steps=0,
+        )
+
+
+def start(root: CheckpointRoot, *checkpoints: wire.KnownCheckpoint) -> Origin:
+    client = cast("MetadataClient", BelievingService(*checkpoints))
+    return reconcile(
+        client, root, read_identity({**IDENTITY, env.RANK: "0"}), job_config(root.path), lambda: FINGERPRINT
+    )
+
+
+def best_of(step: int) -> wire.EvaluationState:
+    best = wire.Best(directory=f"step-{step}", step=step, training_step=step, eval_loss=float(step))
+    return wire.EvaluationState(best=best)
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_ranks_that_go_back_to_before_the_first_evaluation_have_no_best_checkpoint(tmp_path: Path, step: int) -> None:
+    root = make_root(tmp_path)
+    checkpoints = [known(save_checkpoint(root, step))] if step else []
+    left_behind = best_of(9).best
+    assert left_behind is not None
+    root.store_best(left_behind)
+    for _ in range(2):
+        assert start(root, *checkpoints).step == step
+        assert root.best() is None
+
+
+def test_ranks_that_go_back_name_the_best_checkpoint_of_their_own_line(tmp_path: Path) -> None:
+    root = make_root(tmp_path)
+    request = save_checkpoint(root, 5, evaluation=best_of(4))
+    left_behind = best_of(9).best
+    assert left_behind is not None
+    root.store_best(left_behind)
+    assert start(root, known(request)).step == 5
+    assert root.best() == best_of(4).best
