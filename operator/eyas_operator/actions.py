@@ -141,7 +141,11 @@ def _garbage(moment: Moment, build: Build, target: Desired) -> list[Action]:
     found += [
         Delete(target=ObjectRef(kind="PersistentVolumeClaim", name=name, uid=view.uid), grace_seconds=0)
         for name, view in sorted(moment.observed.claims.items())
-        if view.owned and view.usable and 0 < view.store_epoch < build.status.store_epoch
+        if view.owned
+        and view.usable
+        and 0 < view.store_epoch < build.status.store_epoch
+        # A damaged database is evidence, and what it still holds may be wanted.
+        and view.store_epoch not in build.status.metadata.damaged_epochs
     ]
     return found
 

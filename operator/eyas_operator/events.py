@@ -17,8 +17,7 @@ def events(old: JobStatus, new: JobStatus) -> tuple[Event, ...]:
     if new.stage is not old.stage:
         found += _stage(new)
     if new.store_epoch > old.store_epoch > 0:
-        message = f"the metadata claim was lost; store epoch {new.store_epoch} begins with a new one"
-        found.append(Event(type="Warning", reason="MetadataLost", message=message, action="ReplaceClaim"))
+        found.append(_next_epoch(old, new))
     for kind, reason in (("Stalled", "TrainingStalled"), ("Recovering", "")):
         if reason and is_true(new, kind) and not is_true(old, kind):
             found.append(Event(type="Warning", reason=reason, message=_message(new, kind), action="Observe"))
@@ -27,6 +26,17 @@ def events(old: JobStatus, new: JobStatus) -> tuple[Event, ...]:
     if _turned_false(old, new, "Accepted"):
         found.append(Event(type="Warning", reason="SpecRejected", message=_message(new, "Accepted"), action="Validate"))
     return tuple(found)
+
+
+def _next_epoch(old: JobStatus, new: JobStatus) -> Event:
+    damaged = old.store_epoch in new.metadata.damaged_epochs
+    what = "the metadata database was damaged and is kept" if damaged else "the metadata claim was lost"
+    return Event(
+        type="Warning",
+        reason="MetadataDamaged" if damaged else "MetadataLost",
+        message=f"{what}; store epoch {new.store_epoch} begins with a new claim",
+        action="ReplaceClaim",
+    )
 
 
 def _fresh(old: JobStatus, new: JobStatus) -> list[Incident]:

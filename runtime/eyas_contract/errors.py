@@ -68,5 +68,14 @@ class Corrupt(EyasError):
     """Bytes do not match their digest, or a file its format: never train on it, never load it."""
 
 
+class Damaged(Corrupt):
+    """The metadata database is no database any more: leave it where it is and begin the next store epoch.
+
+    Never for a full disk, an input/output error, a missing permission or a file in use: those may heal.
+    """
+
+    exit_code = Exit.DAMAGED
+
+
 class Bug(EyasError):
     """Our own assertion failed: crash and be restarted."""

@@ -1,6 +1,6 @@
 """Exit codes of every Eyas process: the operator decides from them, never from log text.
 
-The table is `docs/exit-codes.md`; 75 and 78 are `EX_TEMPFAIL` and `EX_CONFIG` of BSD's sysexits(3).
+The table is `docs/exit-codes.md`; 65, 75 and 78 are `EX_DATAERR`, `EX_TEMPFAIL` and `EX_CONFIG` of BSD's sysexits(3).
 """
 
 from enum import IntEnum
@@ -14,6 +14,8 @@ class Exit(IntEnum):
     """The role's work is complete."""
     CRASH = 1
     """An unexpected error; counts against the budget."""
+    DAMAGED = 65
+    """The metadata database is damaged: no restart helps, the next store epoch begins; does not count."""
     TEMPORARY = 75
     """Asked to be restarted (drained after a checkpoint, or I/O that may heal); does not count."""
     CONFIG = 78
@@ -22,5 +24,5 @@ class Exit(IntEnum):
     """A newer attempt owns the job; this process must not come back."""
 
 
-FINAL: Final = frozenset({Exit.DONE, Exit.TEMPORARY, Exit.CONFIG, Exit.FENCED})
+FINAL: Final = frozenset({Exit.DONE, Exit.DAMAGED, Exit.TEMPORARY, Exit.CONFIG, Exit.FENCED})
 """Codes with which a supervisor leaves its pod instead of restarting the child in place."""

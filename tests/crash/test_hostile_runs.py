@@ -24,6 +24,7 @@ from eyas_contract.exits import Exit
 from eyas_contract.ids import generation_of, key_prefix
 from eyas_runtime.features.blobs.port import BlobStore
 from eyas_runtime.features.config import StoreConfig, open_blobs
+from support.damage import damage
 from support.feature_files import write_feature_files
 from support.local_job import LocalJob, local_job, tiny_job
 from support.tiny_target import make_tiny_target, tiny_messages
@@ -284,6 +285,31 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(volumes: dict[str, P
         job.output = tmp_path / "out"
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         assert job.refused() == (Exit.CONFIG, f"cannot make the folder of the run {job.workdir}: Read-only file system")
+
+
+# --- g: a damaged database ---
+
+
+def test_a_database_damaged_in_mid_run_begins_a_new_epoch_and_changes_no_bit(
+    volumes: dict[str, Path], undisturbed: str, tmp_path: Path
+) -> None:
+    with local_job(tmp_path, volumes) as job:
+        job.wait_until("a checkpoint", lambda: (status := job.status()) is not None and status.durable_step > 0)
+        # Stopped, it cannot come back and look at the file before the damage is done.
+        job.kill("metadata", number=signal.SIGSTOP)
+        job.wait_stopped("metadata", 1)
+        database = next((job.workdir / "claims").glob("*metadata*/metadata.sqlite"))
+        damage(database, "text")
+        garbage = database.read_bytes()
+        job.kill("metadata")
+        result = assert_unharmed(job, undisturbed)
+        incident, restored = [entry for entry in result["incidents"] if entry["unit"] == "metadata"]
+        assert (restored["class"], restored["source"]) == ("MetadataRestored", "Service")
+        assert (incident["class"], incident["outcome"], incident["counted"]) == ("MetadataDamaged", "Recovered", False)
+        assert f"{database} is damaged" in incident["message"]
+        assert "it stays where it is, in claim " in incident["message"]
+        assert json.loads((job.workdir / "status.json").read_text())["storeEpoch"] == 2
+        assert database.read_bytes() == garbage
 
 
 # --- b, f: inputs that are not what they say ---

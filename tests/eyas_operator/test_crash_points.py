@@ -35,6 +35,7 @@ SCENARIOS: dict[str, Scenario] = {
     "gang drains": lambda cluster: cluster.end("consumer-1-a1", 75),
     "metadata dies": lambda cluster: cluster.vanish("metadata-e1-o1"),
     "claim is lost": lambda cluster: cluster.delete_claim("demo-1c9e0b52-metadata-e1"),
+    "metadata is damaged": lambda cluster: cluster.end("metadata-e1-o1", 65),
     "master dies": lambda cluster: cluster.end("store-master-o1", 137),
     "everything dies": _kill_all,
     "resize": lambda cluster: cluster.edit(

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from eyas_contract.wire import Termination, encode
+from eyas_operator.names import LABEL_ROLE
 from eyas_operator.policies.failures import COUNTED, FailureClass, classify
 from eyas_operator.world import Pod
 
@@ -14,15 +15,16 @@ def line(code: int, klass: str, message: str) -> str:
     return encode(Termination(exit_code=code, klass=klass, message=message)).decode()
 
 
-def a_pod(**status: object) -> Pod:
-    raw: dict[str, Any] = {"metadata": {"name": "p", "uid": "u"}, "spec": {"nodeName": "n1"}, "status": status}
+def a_pod(*, role: str = "consumer", **status: object) -> Pod:
+    metadata = {"name": "p", "uid": "u", "labels": {LABEL_ROLE: role}}
+    raw: dict[str, Any] = {"metadata": metadata, "spec": {"nodeName": "n1"}, "status": status}
     return msgspec.convert(raw, Pod)
 
 
-def ended(code: int, *, reason: str = "Error", message: str = "", **status: object) -> Pod:
+def ended(code: int, *, reason: str = "Error", message: str = "", role: str = "consumer", **status: object) -> Pod:
     terminated = {"exitCode": code, "reason": reason, "message": message}
     containers = [{"name": "main", "state": {"terminated": terminated}}]
-    return a_pod(phase="Failed" if code else "Succeeded", containerStatuses=containers, **status)
+    return a_pod(role=role, phase="Failed" if code else "Succeeded", containerStatuses=containers, **status)
 
 
 DISRUPTED = [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]
@@ -42,6 +44,14 @@ TAINTED = [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByT
         pytest.param(ended(75), FailureClass.TEMPORARY, id="exit-75"),
         pytest.param(ended(78), FailureClass.CONFIG, id="exit-78"),
         pytest.param(ended(86), FailureClass.FENCED, id="exit-86"),
+        pytest.param(ended(65, role="metadata"), FailureClass.METADATA_DAMAGED, id="exit-65-of-metadata"),
+        pytest.param(
+            ended(65, role="metadata", conditions=DISRUPTED), FailureClass.METADATA_DAMAGED, id="damage-and-eviction"
+        ),
+        pytest.param(ended(65), FailureClass.CRASH, id="exit-65-of-a-rank"),
+        pytest.param(
+            ended(1, role="metadata", message=line(1, "Bug", "disk I/O error")), FailureClass.CRASH, id="io-error"
+        ),
         pytest.param(ended(1, message=line(78, "UserError", "no model")), FailureClass.CONFIG, id="config-line"),
         pytest.param(ended(1, message=line(1, "Hang", "no work")), FailureClass.HANG, id="hang-line"),
         pytest.param(ended(1, message=line(1, "Crash", "Xid 79 on GPU 0")), FailureClass.HARDWARE, id="xid"),

@@ -99,7 +99,7 @@ class History(RuleBasedStateMachine):
 
     # --- faults -------------------------------------------------------------------------------------------------
 
-    @rule(data=st.data(), code=st.sampled_from([1, 75, 86, 137, 139, 143]))
+    @rule(data=st.data(), code=st.sampled_from([1, 65, 75, 86, 137, 139, 143]))
     def pod_ends(self, data: st.DataObject, code: int) -> None:
         hostname = self.some_pod(data)
         if hostname:

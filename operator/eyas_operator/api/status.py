@@ -109,6 +109,8 @@ class MetadataState:
     """Its service answered at least once."""
     absent_time: str = ""
     """Since when no metadata pod runs although one did."""
+    damaged_epochs: tuple[int, ...] = ()
+    """Store epochs that ended with a damaged database, which stays in its claim as long as the job exists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,20 +1,23 @@
 """The metadata claim: when it is lost, the next store epoch begins, in the status first and then with a new claim.
 
 A claim is lost when it is gone, being deleted, another object of its name, or when its node did not come back in time.
+A database that its service found damaged is as good as lost, but its claim stays: nothing that was written is deleted.
 It is never made twice under one epoch: a fresh, empty claim must be recognisable by everyone as a new epoch.
 """
 
 from dataclasses import replace
 
 from eyas_operator import names
-from eyas_operator.api.status import JobStatus, MetadataState, Stage
+from eyas_operator.api.status import INCIDENT_MESSAGE_CHARACTERS_MAX, JobStatus, MetadataState, Stage, Unit
 from eyas_operator.names import Role
 from eyas_operator.observe import PodState
 from eyas_operator.policies import incidents
-from eyas_operator.policies.budget import next_serial
+from eyas_operator.policies.budget import next_serial, restart
 from eyas_operator.policies.failures import WAITING_FOR_IMAGE, Failure, FailureClass
-from eyas_operator.policies.moment import Moment, with_unit
+from eyas_operator.policies.moment import Moment, fail, members, with_unit
 
+DAMAGED_MAX = 16
+"""Damaged databases of one job that are kept; with one more its volumes are not to be trusted."""
 _STAGES = (Stage.RUNNING, Stage.SUSPENDING, Stage.FINISHING)
 
 
@@ -31,7 +34,45 @@ def metadata_claim(moment: Moment, status: JobStatus) -> JobStatus:
     if known and claim.uid != known:
         return _next_epoch(moment, status, "the metadata claim was replaced by another one")
     status = replace(status, metadata=replace(status.metadata, claim_uid=claim.uid))
-    return _absence(moment, status)
+    damage = _damage(moment, status)
+    return _absence(moment, status) if damage is None else _beyond_damage(moment, status, *damage)
+
+
+def _damage(moment: Moment, status: JobStatus) -> tuple[Unit, Failure] | None:
+    """The end of the present metadata pod, if it was damage. A pod of an older epoch has told its own already."""
+    unit = _unit(status)
+    view = moment.observed.pods.get(members(status, unit)[0]) if unit is not None else None
+    if unit is None or view is None or view.failure is None:
+        return None
+    return (unit, view.failure) if view.failure.klass is FailureClass.METADATA_DAMAGED else None
+
+
+def _beyond_damage(moment: Moment, status: JobStatus, unit: Unit, failure: Failure) -> JobStatus:
+    """The next epoch, uncounted but paced as any restart; the job fails when its volumes are damaged again and again.
+
+    Each damaged claim is kept, so there is a bound to them.
+    """
+    kept = (*status.metadata.damaged_epochs, status.store_epoch)
+    epoch = _following(moment, status)
+    done = (
+        f"; it stays where it is, in claim {names.metadata_claim(moment.job, status.store_epoch)}; store epoch {epoch} "
+        "begins with an empty database, and the job goes on from its newest checkpoint"
+    )
+    cause = failure.message[: INCIDENT_MESSAGE_CHARACTERS_MAX - len(done)]
+    status = incidents.opened(moment, status, unit, replace(failure, message=cause + done))
+    if len(kept) > DAMAGED_MAX:
+        return fail(moment, status, "MetadataDamaged", f"{len(kept)} metadata databases were damaged; last: {cause}")
+    status = restart(moment, status, unit, failure)
+    return replace(status, store_epoch=epoch, metadata=MetadataState(damaged_epochs=kept))
+
+
+def _unit(status: JobStatus) -> Unit | None:
+    return next((unit for unit in status.units if unit.role is Role.METADATA), None)
+
+
+def _following(moment: Moment, status: JobStatus) -> int:
+    """An epoch that no claim ever had."""
+    return max([status.store_epoch, *(claim.store_epoch for claim in moment.observed.claims.values())]) + 1
 
 
 def _absence(moment: Moment, status: JobStatus) -> JobStatus:
@@ -59,14 +100,14 @@ def _absence(moment: Moment, status: JobStatus) -> JobStatus:
 
 
 def _next_epoch(moment: Moment, status: JobStatus, why: str) -> JobStatus:
-    unit = next((unit for unit in status.units if unit.role is Role.METADATA), None)
-    epochs = [claim.store_epoch for claim in moment.observed.claims.values()]
+    unit = _unit(status)
     if unit is not None:
         failure = Failure(klass=FailureClass.METADATA_LOST, message=why)
         status = incidents.opened(moment, status, unit, failure)
         serial = next_serial(moment, unit) if unit.launched else unit.serial
         status = with_unit(status, replace(unit, serial=serial, launched=False, seen=(), not_before_time=""))
-    return replace(status, store_epoch=max([status.store_epoch, *epochs]) + 1, metadata=MetadataState())
+    fresh = MetadataState(damaged_epochs=status.metadata.damaged_epochs)
+    return replace(status, store_epoch=_following(moment, status), metadata=fresh)
 
 
 def checkpoints_claim(moment: Moment, status: JobStatus) -> JobStatus:

@@ -4,6 +4,7 @@
 | --- | --- | --- | --- |
 | exit 78, or message class `UserError` | Config | - | job fails at once |
 | exit 75 | Temporary | no | restarted |
+| exit 65 of the metadata pod | MetadataDamaged | no | next store epoch, the old claim is kept |
 | exit 86 | Fenced | no | restarted with a higher number |
 | exit 0 | Done | no | restarted if work is left |
 | `DisruptionTarget`, eviction, 143 | Disrupted | no | restarted |
@@ -27,7 +28,9 @@ import msgspec
 from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.exits import Exit
 from eyas_contract.wire import Termination
+from eyas_operator import names
 from eyas_operator.api.status import INCIDENT_MESSAGE_CHARACTERS_MAX
+from eyas_operator.names import Role
 from eyas_operator.world import Pod, PodCondition, Terminated
 
 
@@ -51,6 +54,8 @@ class FailureClass(StrEnum):
     CRASH = "Crash"
     METADATA_LOST = "MetadataLost"
     """The metadata claim is gone: next store epoch."""
+    METADATA_DAMAGED = "MetadataDamaged"
+    """The metadata database is damaged: next store epoch, and the claim is kept."""
 
 
 COUNTED: Final = frozenset(
@@ -129,6 +134,8 @@ def _klass(pod: Pod, terminated: Terminated | None, line: Termination | None) ->
     klass = line.klass if line is not None else ""
     if code == Exit.CONFIG or klass in _CONFIG_KLASSES:
         return FailureClass.CONFIG
+    if code == Exit.DAMAGED and pod.metadata.labels.get(names.LABEL_ROLE) == Role.METADATA:
+        return FailureClass.METADATA_DAMAGED
     if code == Exit.FENCED:
         return FailureClass.FENCED
     if code == Exit.TEMPORARY:

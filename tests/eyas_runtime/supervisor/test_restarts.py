@@ -65,7 +65,7 @@ def test_siblings_are_restarted_together(tmp_path: Path) -> None:
             wait_dead(pid)
 
 
-@pytest.mark.parametrize("code", [0, 75, 78, 86])
+@pytest.mark.parametrize("code", [0, 65, 75, 78, 86])
 def test_codes_that_nobody_repairs_in_place_end_the_pod(tmp_path: Path, code: int) -> None:
     with supervised(tmp_path, f"sys.exit({code})") as pod:
         assert pod.end() == code

@@ -5,6 +5,7 @@
 | SIGTERM or SIGINT, the job is complete | 0, after a last sweep |
 | SIGTERM or SIGINT otherwise | 143: nothing is lost, start it again |
 | the address stays taken, or the database file vanished | 75 |
+| the database file is damaged | 65: the next store epoch begins |
 | a newer store epoch took over | 86 |
 | a file, variable or the configuration is wrong | 78 |
 | anything else | 1, and the next start finds every committed transaction |

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from eyas_contract.errors import Bug, Corrupt, Transient, UserError
+from eyas_contract.errors import Bug, Corrupt, Damaged, Transient, UserError
 from eyas_runtime.failpoints import hit
-from eyas_runtime.metadata.sqlite.ownership import identity, take_lock
+from eyas_runtime.metadata.sqlite.ownership import identity, lost_its_content, mark_made, take_lock, was_made
 from eyas_runtime.metadata.sqlite.schema import APPLICATION_ID, MIGRATIONS, QUERIES, VERSION
 
 Value = str | bytes | int | float | None
@@ -36,23 +36,21 @@ _PRAGMAS: Final[Mapping[str, tuple[str, Value]]] = {
 }
 """Set at open, in this order, and read back."""
 _JOURNAL_BYTES_MAX: Final = 64 << 20
-_DAMAGED: Final = (
-    "{path} is damaged ({detail}): move it away together with its -wal file, and the job goes on from its newest "
-    "checkpoint with an empty store"
-)
 
 
 class Database:
     """An open database file. Every method must be called from the thread that opened it."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create `path`. Raises `Transient` while another process owns it, `Corrupt` when it is damaged and
+        """Open or create `path`. Raises `Transient` while another process owns it, `Damaged` when it is damaged and
         `UserError` when it is not an Eyas metadata store or of a newer version."""
         self.path = path
         self._pid = os.getpid()
         self._broken = ""
         self._lock = take_lock(path.with_name(path.name + ".lock"))
         try:
+            if lost_its_content(path):
+                raise _damaged(path, "it was made here and has no content any more")
             self._connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
             try:
                 self._prepare_connection()
@@ -84,8 +82,9 @@ class Database:
         connection.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES_MAX}")
         report = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if report != "ok":
-            raise Corrupt(_DAMAGED.format(path=self.path, detail=" ".join(report.split())))
+            raise _damaged(self.path, " ".join(report.split()))
         self._migrate()
+        mark_made(self.path)
         # Temporary: they live in memory, belong to this connection, and hold the rows that one transaction works on.
         connection.execute("CREATE TEMP TABLE picked (generation INTEGER PRIMARY KEY)")
         connection.execute("CREATE TEMP TABLE chosen (sequence INTEGER PRIMARY KEY, reason TEXT, source TEXT)")
@@ -93,6 +92,8 @@ class Database:
     def _migrate(self) -> None:
         """Bring the file to `VERSION`, one transaction a migration. Raises `UserError` for a newer file."""
         found = self.integer("user_version")
+        if found == 0 and was_made(self.path):
+            raise _damaged(self.path, "it was made here and has no table any more")
         if found > VERSION:
             raise UserError(
                 f"{self.path} was written by a newer version of Eyas (schema {found}, this one knows {VERSION}): "
@@ -133,16 +134,24 @@ class Database:
 
     def one(self, name: str, **values: Value) -> Row | None:
         """First row of the query `name`."""
-        row: Row | None = self._execute(name, values).fetchone()
+        cursor = self._execute(name, values)
+        try:
+            row: Row | None = cursor.fetchone()
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
         return row
 
     def all(self, name: str, **values: Value) -> list[Row]:
         """All rows of the query `name`; for queries that are bounded by their meaning or by a LIMIT."""
-        return self._execute(name, values).fetchall()
+        return list(self.each(name, **values))
 
     def each(self, name: str, **values: Value) -> Iterator[Row]:
         """Rows of the query `name` one by one, for those that may be long; no transaction may run meanwhile."""
-        yield from self._execute(name, values)
+        try:
+            yield from self._execute(name, values)
+        except sqlite3.Error as error:
+            # Damage may be met at any row, not only at the first.
+            raise self._translated(error) from error
 
     def integer(self, name: str, **values: Value) -> int:
         """The single integer that the query `name` answers."""
@@ -214,7 +223,7 @@ class Database:
             return Transient(f"no room to write {self.path}: the volume is full; nothing was changed")
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             self._broken = f"damage was found ({error})"
-            return Corrupt(_DAMAGED.format(path=self.path, detail=error))
+            return _damaged(self.path, str(error))
         if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
             self._broken = f"an input/output error ({error})"
             return Bug(f"{self.path}: {error}; the process must start again")
@@ -223,6 +232,11 @@ class Database:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return Transient(f"{self.path} is in use by another process")
         return Bug(f"{self.path}: {error}")
+
+
+def _damaged(path: Path, detail: str) -> Damaged:
+    # Without links: a pod's own folder may be gone when somebody looks for the file.
+    return Damaged(f"the metadata database {path.resolve()} is damaged ({detail})")
 
 
 def split_statements(text: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ class SQLiteMetadataStore(Inputs, Commits, Recovery, Objects, Facts):
     def __init__(self, path: str | Path, facts: JobFacts) -> None:
         """Open or create the file `path`, whose folder must exist.
 
-        Raises `Transient` while another process owns it or the volume is full, `Corrupt` when the file is damaged,
+        Raises `Transient` while another process owns it or the volume is full, `Damaged` when the file is damaged,
         `UserError` when it is not a store of this job or of a newer version, `Fenced` when its store epoch is newer.
         """
         database = Database(Path(path))

@@ -1,5 +1,6 @@
 """The file under the metadata store: who may open it, what is checked, what a failure leaves behind."""
 
+import errno
 import os
 import re
 import shutil
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from eyas_contract.errors import Bug, Corrupt, Fenced, Transient, UserError
+from eyas_contract.errors import Bug, Corrupt, Damaged, EyasError, Fenced, Transient, UserError
+from eyas_contract.exits import Exit
 from eyas_runtime.metadata.sqlite import SQLiteMetadataStore
 from eyas_runtime.metadata.sqlite.database import Database
 from eyas_runtime.metadata.sqlite.schema import MIGRATIONS, QUERIES, SCHEMA, VERSION
+from support.damage import FORMS, damage, damage_page_by_page
 from support.jobs import NOW, Actor, facts, prepared
 
 DUMP = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY type, name"
@@ -162,31 +165,109 @@ def test_missing_folder_is_said(tmp_path: Path) -> None:
         _open(tmp_path / "nowhere" / "m.sqlite")
 
 
-def _damage(path: Path, how: str) -> None:
-    raw = bytearray(path.read_bytes())
-    if how == "header":
-        raw[3] ^= 0xFF
-    elif how == "schema":
-        raw[100:108] = b"\xff" * 8
-    elif how == "half":
-        raw = raw[: len(raw) // 2]
-    elif how == "text":
-        raw = bytearray(b"this is not a database at all, " * 200)
-    elif how == "body":
-        size = int.from_bytes(raw[16:18], "big")
-        raw[3 * size : 4 * size] = b"\xa5" * size
-    path.write_bytes(raw)
-
-
-@pytest.mark.parametrize("how", ["header", "schema", "half", "text", "body"])
-def test_damaged_file_is_said_to_be_damaged_with_what_to_do(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", FORMS)
+def test_damaged_file_is_said_to_be_damaged_and_stays_as_it_is(tmp_path: Path, how: str) -> None:
     path = tmp_path / "m.sqlite"
     _filled(path).store.close()
-    _damage(path, how)
-    with pytest.raises(Corrupt, match=r"m\.sqlite is damaged.*move it away"):
-        _open(path)
-    path.unlink()
-    _open(path).close()
+    damage(path, how)
+    before = path.read_bytes() if path.exists() else None
+    for _ in range(2):
+        with pytest.raises(Damaged, match=r"m\.sqlite is damaged \(") as caught:
+            _open(path)
+    assert caught.value.exit_code == Exit.DAMAGED
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+def test_the_sentence_names_the_file_itself_and_no_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "claim").mkdir()
+    (tmp_path / "pod").symlink_to(tmp_path / "claim")
+    _open(tmp_path / "pod" / "m.sqlite").close()
+    damage(tmp_path / "claim" / "m.sqlite", "text")
+    with pytest.raises(Damaged, match=re.escape(str(tmp_path / "claim" / "m.sqlite"))):
+        _open(tmp_path / "pod" / "m.sqlite")
+
+
+def test_damage_that_is_met_at_work_is_damage(tmp_path: Path) -> None:
+    store = _open(tmp_path / "m.sqlite")
+    actor = Actor(store)
+    actor.store.commit_prepared(prepared(2000), now=NOW)
+    actor.register()
+    actor.capture_all()
+    damage_page_by_page(tmp_path / "m.sqlite", store._db._connection)
+    with pytest.raises(Damaged, match=r"m\.sqlite is damaged"):
+        list(store.all_committed_ids())
+    with pytest.raises(Bug, match="start the process again"):
+        store.gang()
+
+
+def test_tables_that_went_with_the_journal_are_damage_and_no_new_beginning(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        _open(tmp_path / "m.sqlite")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (tmp_path / "m.sqlite-wal").unlink()
+    with pytest.raises(Damaged, match="no table any more"):
+        _open(tmp_path / "m.sqlite")
+
+
+def test_a_file_that_was_never_finished_is_a_new_beginning(tmp_path: Path) -> None:
+    (tmp_path / "m.sqlite").touch()
+    _open(tmp_path / "m.sqlite").close()
+
+
+@pytest.mark.parametrize(
+    ("code", "klass"),
+    [
+        (sqlite3.SQLITE_CORRUPT, Damaged),
+        (sqlite3.SQLITE_CORRUPT_INDEX, Damaged),
+        (sqlite3.SQLITE_NOTADB, Damaged),
+        (sqlite3.SQLITE_FULL, Transient),
+        (sqlite3.SQLITE_BUSY, Transient),
+        (sqlite3.SQLITE_LOCKED, Transient),
+        (sqlite3.SQLITE_IOERR_READ, Bug),
+        (sqlite3.SQLITE_IOERR_FSYNC, Bug),
+        (sqlite3.SQLITE_IOERR_SHORT_READ, Bug),
+        (sqlite3.SQLITE_IOERR_CORRUPTFS, Bug),
+        (sqlite3.SQLITE_READONLY, Bug),
+        (sqlite3.SQLITE_PERM, Bug),
+        (sqlite3.SQLITE_NOMEM, Bug),
+        (sqlite3.SQLITE_CANTOPEN, UserError),
+    ],
+)
+def test_only_bytes_that_are_no_database_are_damage(tmp_path: Path, code: int, klass: type[EyasError]) -> None:
+    database = Database(tmp_path / "d.sqlite")
+    error = sqlite3.OperationalError("said by SQLite")
+    error.sqlite_errorcode = code
+    translated = database._translated(error)
+    assert type(translated) is klass
+    assert (getattr(translated, "exit_code", None) == Exit.DAMAGED) == (klass is Damaged)
+    database.close()
+
+
+def test_a_full_volume_at_the_first_start_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def full(path: Path, *arguments: int) -> int:
+        if str(path).endswith(".made"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        with pytest.raises(Transient, match="the volume is full"):
+            _open(tmp_path / "m.sqlite")
+    _open(tmp_path / "m.sqlite").close()
+
+
+def test_another_programs_database_in_the_place_of_ours_is_the_users_error(tmp_path: Path) -> None:
+    _open(tmp_path / "m.sqlite").close()
+    (tmp_path / "m.sqlite").unlink()
+    foreign = sqlite3.connect(tmp_path / "m.sqlite")
+    foreign.execute("CREATE TABLE notes (text TEXT)")
+    foreign.close()
+    with pytest.raises(UserError, match="not an Eyas metadata store"):
+        _open(tmp_path / "m.sqlite")
 
 
 def test_directory_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
