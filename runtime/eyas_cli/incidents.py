@@ -6,6 +6,7 @@ Only what was seen: a price in seconds stands where work was seen to go on, and 
 from collections.abc import Iterator
 from datetime import datetime
 
+from eyas_contract.words import counted
 from eyas_operator.api.status import Incident
 
 MESSAGE_CHARACTERS_MAX = 160
@@ -45,7 +46,7 @@ def _price(incident: Incident) -> str:
     took = _since(incident, incident.first_step_time)
     if incident.unit == "consumers":
         replayed = incident.windows_replayed
-        steps = f", {replayed} step{'s' if replayed != 1 else ''} trained again" if replayed else ""
+        steps = f", {counted(replayed, 'step')} trained again" if replayed else ""
         return f"next step after {took}{steps}"
     if incident.replaced_time:
         return f"back after {_since(incident, incident.replaced_time)}"

@@ -17,6 +17,7 @@ from eyas_cli.progress import Progress, View
 from eyas_cli.runs import Run
 from eyas_contract.errors import EyasError
 from eyas_contract.exits import Exit
+from eyas_contract.words import counted
 from eyas_operator.api.status import JobStatus
 from eyas_operator.backends.local.run import RunEvent, local_run
 
@@ -107,12 +108,13 @@ def end_lines(workdir: Path, result: Mapping[str, Any]) -> list[str]:
     exact = (" (exact)" if result["exact"] else " (not exact)") if complete else ""
     restarts = sum(incident.get("outcome") == "Recovered" for incident in result["incidents"])
     count = len(result["incidents"])
-    incidents = f"{count} incident{'s' if count != 1 else ''}" + (f" ({restarts} recovered)" if count else "")
+    incidents = counted(count, "incident") + (f" ({restarts} recovered)" if count else "")
     evaluated = f"{result['samplesEvaluated']} evaluated, " if result.get("samplesEvaluated") else ""
     lines = [
-        f"{result['state']}{exact} after {result['wallSeconds']:.0f} s: {result['steps']} steps, "
-        f"{result['samplesTrained']} samples trained, {evaluated}{result['samplesLostAndRecaptured']} captured again, "
-        f"{result['samplesDeadLettered']} dead letters, {incidents}",
+        f"{result['state']}{exact} after {result['wallSeconds']:.0f} s: {counted(result['steps'], 'step')}, "
+        f"{counted(result['samplesTrained'], 'sample')} trained, {evaluated}"
+        f"{result['samplesLostAndRecaptured']} captured again, "
+        f"{counted(result['samplesDeadLettered'], 'dead letter')}, {incidents}",
     ]
     lines += [f"weights  {result['weightsSha256']}"] if complete else []
     return [*lines, f"result   {workdir / 'result.json'}"]

@@ -28,6 +28,7 @@ _FIXED_PARTS: Final = {
 }  # fmt: skip
 """What templates get when they ask for the date: the first of January 2025."""
 _CLOCK: Final = "strftime_now"
+_NAMES_MAX: Final = 8
 Span = tuple[int, int]
 
 
@@ -59,7 +60,19 @@ def load_tokenizer(target: TargetConfig) -> Any:  # noqa: ANN401 - transformers 
             target.model, local_files_only=True, trust_remote_code=False, use_fast=True, **options
         )
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise UserError(f"cannot load the tokenizer in {target.model}: {_first_line(error)}") from error
+        raise UserError(
+            f"target.model {target.model} has no tokenizer that can be loaded: its folder {_content(target.model)}; "
+            "give the folder of a whole Hugging Face model, tokenizer files included "
+            f"(transformers says: {_first_line(error)})"
+        ) from error
+
+
+def _content(folder: str) -> str:
+    names = sorted(entry.name for entry in Path(folder).iterdir())
+    if not names:
+        return "is empty"
+    more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
+    return f"holds {', '.join(names[:_NAMES_MAX])}{more}"
 
 
 class Tokeniser:
@@ -212,4 +225,7 @@ def _pieces(length: int, spans: Sequence[Span]) -> list[tuple[int, int, bool]]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    """What the error says first, whole: a line that ends with a colon is only the head of what follows."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    head = next((place for place, line in enumerate(lines) if not line.endswith(":")), 0)
+    return " ".join(lines[: head + 1])[:300] or type(error).__name__

@@ -8,9 +8,11 @@ from typing import Final
 
 from eyas_contract import wire
 from eyas_contract.states import Phase
+from eyas_contract.words import counted
 from eyas_runtime.metadata.port import Suspect
 
 _NAMES_MAX: Final = 8
+_REASONS_MAX: Final = 4
 
 
 def phase_of(*, failure: str, durable_step: int, total_steps: int) -> Phase:
@@ -25,9 +27,16 @@ def phase_of(*, failure: str, durable_step: int, total_steps: int) -> Phase:
 def suspects_in_words(suspects: Sequence[Suspect]) -> tuple[str, ...]:
     """One line a group."""
     return tuple(
-        f"group {suspect.group} (prompts {', '.join(map(str, suspect.prompts))}): {suspect.deaths} producers died"
+        f"group {suspect.group} (prompts {', '.join(map(str, suspect.prompts))}): "
+        f"{counted(suspect.deaths, 'producer')} died"
         for suspect in suspects
     )
+
+
+def samples_lost(count: int, *, first: int, reasons: Sequence[str]) -> str:
+    """What ranks found missing; `first` is the lowest sequence number."""
+    which = f"{count} samples, the first is" if count != 1 else "1 sample,"
+    return f"{which} {first}: {'; '.join(reasons[:_REASONS_MAX])}"
 
 
 def replaced_by(attempt: int, *, former_attempt: int) -> str:
@@ -58,7 +67,7 @@ def checkpoint_struck(directory: str, *, step: int, now: float) -> wire.Incident
 
 def checkpoints_refused(refused: Sequence[str], *, step: int, now: float) -> wire.Incident:
     """Directories that failed verification."""
-    message = f"{len(refused)} checkpoints failed verification: {', '.join(refused[:_NAMES_MAX])}"
+    message = f"{counted(len(refused), 'checkpoint')} failed verification: {', '.join(refused[:_NAMES_MAX])}"
     return wire.Incident(klass="CheckpointRefused", unit="checkpoints", message=message, detected=now, step=step)
 
 

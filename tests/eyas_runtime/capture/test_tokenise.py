@@ -149,7 +149,18 @@ def test_token_of_no_width_is_never_marked() -> None:
 
 
 def test_folder_without_tokenizer_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot load the tokenizer"):
+    with pytest.raises(UserError) as caught:
+        load_tokenizer(TargetConfig(model=str(tmp_path)))
+    sentence = str(caught.value)
+    assert sentence.startswith(
+        f"target.model {tmp_path} has no tokenizer that can be loaded: its folder is empty; give"
+    )
+    assert "\n" not in sentence
+    assert not sentence.rstrip(")").endswith(":"), "a sentence that ends before it says what is missing"
+    (tmp_path / "weights.bin").touch()
+    with pytest.raises(
+        UserError, match=r"its folder holds weights\.bin; give the folder of a whole Hugging Face model"
+    ):
         load_tokenizer(TargetConfig(model=str(tmp_path)))
     with pytest.raises(UserError, match="is not a folder"):
         load_tokenizer(TargetConfig(model=str(tmp_path / "absent")))

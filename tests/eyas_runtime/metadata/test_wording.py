@@ -53,3 +53,11 @@ def test_the_list_of_refused_checkpoints_is_short() -> None:
     incident = wording.checkpoints_refused([f"d{number}" for number in range(20)], step=3, now=1.0)
     assert incident.message.startswith("20 checkpoints failed verification: d0, ")
     assert "d8" not in incident.message
+
+
+def test_one_sample_is_not_one_samples() -> None:
+    assert wording.samples_lost(1, first=7, reasons=["gone"]) == "1 sample, 7: gone"
+    assert wording.samples_lost(2, first=7, reasons=["cut", "gone"]) == "2 samples, the first is 7: cut; gone"
+    assert wording.checkpoints_refused(["a"], step=0, now=0.0).message == "1 checkpoint failed verification: a"
+    suspect = Suspect(group=1, prompts=(5,), deaths=1)
+    assert wording.suspects_in_words([suspect]) == ("group 1 (prompts 5): 1 producer died",)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from eyas_contract import wire
 from eyas_contract.ids import SEQUENCE_MAX, ObjectKey, generation_of, sample_id
 from eyas_contract.states import Gang, Sample
+from eyas_contract.words import counted
 from eyas_runtime.metadata import wording
 from eyas_runtime.metadata.fake.recovery import FakeRecovery
 from eyas_runtime.metadata.fake.state import ObjectRow
@@ -58,7 +59,7 @@ class _Objects(FakeRecovery):
         for generation in generations:
             self._objects.pop(generation, None)
         if lost:
-            message = f"{lost} samples: {reason}"
+            message = f"{counted(lost, 'sample')}: {reason}"
             self._note(wire.Incident(klass="SampleLost", unit="store", message=message, detected=now))
         return lost
 

@@ -9,6 +9,7 @@ from eyas_contract.errors import Closed, Conflict, UserError
 from eyas_contract.ids import Incarnation
 from eyas_contract.states import Sample
 from eyas_runtime.core.windows import content
+from eyas_runtime.metadata import wording
 from eyas_runtime.metadata.fake import incidents
 from eyas_runtime.metadata.fake.gang import FakeGang
 from eyas_runtime.metadata.fake.state import GangRow
@@ -126,7 +127,7 @@ class FakeTraining(FakeGang):
             self._objects[generation].state = "garbage"
         if lost:
             reasons = sorted({sample.reason for sample in samples})
-            message = f"{lost} samples, the first is {min(s.sequence for s in samples)}: {'; '.join(reasons[:4])}"
+            message = wording.samples_lost(lost, first=min(s.sequence for s in samples), reasons=reasons)
             self._note(
                 wire.Incident(klass="SampleLost", unit="store", message=message, detected=now, step=gang.acked_step)
             )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from eyas_contract import wire
 from eyas_contract.ids import ObjectKey, generation_of
+from eyas_contract.words import counted
 from eyas_runtime.metadata.port import StoredObject, Usage
 from eyas_runtime.metadata.sqlite.base import SQLiteBase
 from eyas_runtime.metadata.sqlite.database import Row
@@ -45,7 +46,7 @@ class Objects(SQLiteBase):
             lost = self._lose_picked()
             self._db.run("forget_picked")
             if lost:
-                message = f"{lost} samples: {reason}"
+                message = f"{counted(lost, 'sample')}: {reason}"
                 self._note(wire.Incident(klass="SampleLost", unit="store", message=message, detected=now))
         return lost
 

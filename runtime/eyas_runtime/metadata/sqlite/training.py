@@ -9,6 +9,7 @@ import msgspec
 from eyas_contract import wire
 from eyas_contract.errors import Conflict, UserError
 from eyas_contract.ids import Incarnation
+from eyas_runtime.metadata import wording
 from eyas_runtime.metadata.sqlite.base import GangRow
 from eyas_runtime.metadata.sqlite.orders import Orders
 
@@ -65,7 +66,7 @@ class Training(Orders):
             self._move_picked_objects("discard_picked")
             if lost:
                 reasons = sorted({sample.reason for sample in samples})
-                message = f"{lost} samples, the first is {min(s.sequence for s in samples)}: {'; '.join(reasons[:4])}"
+                message = wording.samples_lost(lost, first=min(s.sequence for s in samples), reasons=reasons)
                 self._note(
                     wire.Incident(klass="SampleLost", unit="store", message=message, detected=now, step=gang.acked_step)
                 )

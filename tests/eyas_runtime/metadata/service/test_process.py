@@ -9,7 +9,7 @@ import pytest
 
 from eyas_contract import env, wire
 from eyas_contract.errors import Fenced, Transient, UserError
-from eyas_runtime.features.config import StoreConfig, open_blobs
+from eyas_runtime.features.config import open_blobs
 from eyas_runtime.metadata.service import listen
 from eyas_runtime.metadata.service.settings import read_settings
 from support.metadata_service import (
@@ -20,6 +20,7 @@ from support.metadata_service import (
     job_config,
     lay_out,
     running_service,
+    store_of,
 )
 from support.small_job import Producer, Rank
 from support.waiting import wait_until
@@ -37,14 +38,14 @@ def port_of(process_config: object) -> int:
 
 def real_producer(folder: Path, port: int) -> Producer:
     """A producer that puts real objects into the shared directory."""
-    blobs = open_blobs(StoreConfig(backend="SharedDirectory", path=folder / "store"))
+    blobs = open_blobs(store_of(folder, job_config(folder)))
     client = client_of(folder, port, "producer", deadline_seconds=None)
     return Producer(client, put=lambda ref: blobs.put(ref.key, bytes(ref.length)))
 
 
 def train_to_the_end(folder: Path, port: int) -> None:
     """A whole job, and an object that a dead producer left."""
-    blobs = open_blobs(StoreConfig(backend="SharedDirectory", path=folder / "store"))
+    blobs = open_blobs(store_of(folder, job_config(folder)))
     producer = real_producer(folder, port)
     producer.prepare([8] * 8)
     producer.produce()
@@ -88,9 +89,9 @@ def test_a_complete_job_still_answers(tmp_path: Path) -> None:
 
 def test_a_killed_service_loses_nothing_that_it_answered(tmp_path: Path) -> None:
     config = job_config(tmp_path, port=free_port())
+    service = ServiceProcess(tmp_path, config).wait_ready()
     producer = real_producer(tmp_path, port_of(config))
     rank = Rank(client_of(tmp_path, port_of(config), "consumer", deadline_seconds=None))
-    service = ServiceProcess(tmp_path, config).wait_ready()
     producer.prepare([8] * 8)
     lease = producer.must_lease()
     service.kill()
