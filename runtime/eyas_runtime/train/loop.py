@@ -28,6 +28,7 @@ from eyas_runtime.checkpoint.writer import Save
 from eyas_runtime.core.rounds import Part
 from eyas_runtime.core.sequence import Schedule
 from eyas_runtime.failpoints import hit
+from eyas_runtime.process import give_back_memory
 from eyas_runtime.train.data import TURN_SECONDS, WindowData
 from eyas_runtime.train.eagle3.config import Normalisation
 from eyas_runtime.train.evaluation import PREFIX, Evaluations
@@ -213,6 +214,8 @@ class TrainLoop(Generic[S]):
             )
         )
         parts.work.tick()
+        # Samples of unequal lengths leave half a gigabyte of holes in 50 steps of the quickstart; this takes 0.1 s.
+        give_back_memory()
 
     def _finish(self, order: wire.Order) -> Exit:
         parts = self._parts
