@@ -25,7 +25,7 @@ from support.metadata_service import (
     running_service,
 )
 from support.proxies import cutting_proxy
-from support.small_job import Producer, Rank, assert_same_job
+from support.small_job import Rank, assert_same_job, producer_of
 
 TOKEN_COUNTS = [8] * 8
 
@@ -37,7 +37,7 @@ def service(tmp_path: Path) -> Iterator[ServiceThread]:
 
 
 def test_a_whole_job_through_the_client(service: ServiceThread, tmp_path: Path) -> None:
-    producer = Producer(client_of(tmp_path, service.port, "producer"))
+    producer = producer_of(tmp_path, service.port)
     consumer = client_of(tmp_path, service.port, "consumer")
     reader = client_of(tmp_path, service.port, "reader")
     producer.prepare(TOKEN_COUNTS)
@@ -88,7 +88,7 @@ def test_a_url_that_cannot_work_is_the_users_error(url: str) -> None:
 
 
 def test_errors_arrive_as_the_classes_that_the_service_raised(service: ServiceThread, tmp_path: Path) -> None:
-    producer = Producer(client_of(tmp_path, service.port, "producer"))
+    producer = producer_of(tmp_path, service.port)
     consumer = client_of(tmp_path, service.port, "consumer")
     producer.prepare(TOKEN_COUNTS)
     rank = Rank(consumer, attempt=2)
@@ -111,7 +111,7 @@ def test_hazard_21_a_lease_whose_answer_was_lost_is_given_again_and_no_second_on
     service: ServiceThread, tmp_path: Path
 ) -> None:
     with cutting_proxy(service.port) as proxy:
-        producer = Producer(client_of(tmp_path, proxy.port, "producer"))
+        producer = producer_of(tmp_path, proxy.port)
         producer.prepare(TOKEN_COUNTS)
         proxy.cuts = 3
         lease = producer.must_lease()
@@ -126,7 +126,7 @@ def test_every_call_may_lose_its_answer_and_the_job_is_still_trained_once(
     service: ServiceThread, tmp_path: Path, cuts: int
 ) -> None:
     with cutting_proxy(service.port) as proxy:
-        producer = Producer(client_of(tmp_path, proxy.port, "producer"))
+        producer = producer_of(tmp_path, proxy.port)
         rank = Rank(client_of(tmp_path, proxy.port, "consumer"))
 
         def cutting(step: Callable[[], object]) -> None:
@@ -152,7 +152,7 @@ def test_every_call_may_lose_its_answer_and_the_job_is_still_trained_once(
 
 def test_hazard_44_a_receipt_that_never_arrived_is_given_again(service: ServiceThread, tmp_path: Path) -> None:
     with cutting_proxy(service.port) as proxy:
-        producer = Producer(client_of(tmp_path, service.port, "producer"))
+        producer = producer_of(tmp_path, service.port)
         producer.prepare(TOKEN_COUNTS)
         producer.produce()
         rank = Rank(client_of(tmp_path, proxy.port, "consumer"))
@@ -173,7 +173,7 @@ def test_hazard_44_a_receipt_that_was_not_stored_is_given_at_the_next_reconcile(
     service: ServiceThread, tmp_path: Path
 ) -> None:
     consumer = client_of(tmp_path, service.port, "consumer")
-    producer = Producer(client_of(tmp_path, service.port, "producer"))
+    producer = producer_of(tmp_path, service.port)
     producer.prepare(TOKEN_COUNTS)
     producer.produce()
     rank = Rank(consumer)
@@ -197,7 +197,7 @@ def test_one_client_serves_several_threads(service: ServiceThread, tmp_path: Pat
 
 
 def test_a_long_poll_is_answered_when_there_is_news(service: ServiceThread, tmp_path: Path) -> None:
-    producer = Producer(client_of(tmp_path, service.port, "producer"))
+    producer = producer_of(tmp_path, service.port)
     consumer = client_of(tmp_path, service.port, "consumer")
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(consumer.prepared, wire.PreparedRequest(wait_seconds=wire.WAIT_SECONDS_MAX))
@@ -210,7 +210,7 @@ def test_a_service_killed_in_the_middle_of_a_long_poll_is_found_again(tmp_path: 
     config = job_config(tmp_path, port=free_port())
     port = int(config.endpoints.metadata_url.rpartition(":")[2])
     first = ServiceProcess(tmp_path, config).wait_ready()
-    producer = Producer(client_of(tmp_path, port, "producer", deadline_seconds=None))
+    producer = producer_of(tmp_path, port, deadline_seconds=None)
     consumer = client_of(tmp_path, port, "consumer", deadline_seconds=None)
     producer.register()
     with ThreadPoolExecutor(1) as pool:
@@ -354,4 +354,4 @@ def test_the_pause_doubles_up_to_a_cap_and_is_spread() -> None:
 
 
 def test_the_service_of_the_job_is_the_one_that_answers(service: ServiceThread, tmp_path: Path) -> None:
-    assert_same_job(Producer(client_of(tmp_path, service.port, "producer")).register())
+    assert_same_job(producer_of(tmp_path, service.port).register())

@@ -7,12 +7,23 @@ import itertools
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from eyas_contract import wire
 from eyas_contract.ids import Incarnation
 from eyas_contract.refs import SampleRef
-from support.metadata_service import FINGERPRINT, HOLDER, UID, prepared_inputs, refs_of
+from eyas_runtime.features.config import open_blobs
+from support.metadata_service import (
+    FINGERPRINT,
+    HOLDER,
+    UID,
+    client_of,
+    job_config,
+    prepared_inputs,
+    refs_of,
+    store_of,
+)
 
 NO_INCARNATION = Incarnation("")
 Put = Callable[[SampleRef], None]
@@ -31,8 +42,8 @@ class Producer:
     """One producer process. `put` stores the object of a ref before it is committed."""
 
     caller: Caller
+    put: Put
     holder: wire.Holder = HOLDER
-    put: Put = lambda _: None
     requests: Iterator[int] = field(default_factory=itertools.count)
 
     def register(self) -> wire.RegisterReply:
@@ -78,6 +89,14 @@ class Producer:
                 return done
             self.commit(lease)
         return groups
+
+
+def producer_of(folder: Path, port: int, *, deadline_seconds: float | None = 30.0) -> Producer:
+    """A producer of the service at `port` over `folder`. It puts real objects into the job's shared directory: the
+    service sweeps when it likes, and a row without an object is a lost sample to it."""
+    blobs = open_blobs(store_of(folder, job_config(folder)))
+    client = client_of(folder, port, "producer", deadline_seconds=deadline_seconds)
+    return Producer(client, put=lambda ref: blobs.put(ref.key, bytes(ref.length)))
 
 
 @dataclass(slots=True)

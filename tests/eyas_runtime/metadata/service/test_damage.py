@@ -10,7 +10,7 @@ from eyas_contract.errors import Damaged, Transient
 from eyas_contract.exits import Exit
 from support.damage import FORMS, damage, damage_page_by_page
 from support.metadata_service import ServiceProcess, client_of, free_port, job_config, running_service
-from support.small_job import Producer
+from support.small_job import producer_of
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ def test_a_damaged_database_is_exit_65_with_its_name_and_stays_as_it_is(tmp_path
     port = free_port()
     config = job_config(tmp_path, port=port)
     service = ServiceProcess(tmp_path, config).wait_ready()
-    Producer(client_of(tmp_path, port, "producer")).prepare([8] * 8)
+    producer_of(tmp_path, port).prepare([8] * 8)
     assert service.terminate() == 143
     database = tmp_path / "metadata" / "metadata.sqlite"
     damage(database, how)
@@ -36,7 +36,7 @@ def test_a_damaged_database_is_exit_65_with_its_name_and_stays_as_it_is(tmp_path
 
 def test_damage_that_a_call_meets_ends_the_service_with_65_before_it_answers(tmp_path: Path) -> None:
     with running_service(tmp_path) as service:
-        Producer(client_of(tmp_path, service.port, "producer")).prepare([8] * 4000)
+        producer_of(tmp_path, service.port).prepare([8] * 4000)
         client = client_of(tmp_path, service.port, "producer", deadline_seconds=0.5)
         inner = service._service
         store = inner._the_job().store

@@ -22,7 +22,7 @@ from support.metadata_service import (
     running_service,
     store_of,
 )
-from support.small_job import Producer, Rank
+from support.small_job import Rank, producer_of
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -36,17 +36,10 @@ def port_of(process_config: object) -> int:
     return int(process_config.endpoints.metadata_url.rpartition(":")[2])  # type: ignore[attr-defined]
 
 
-def real_producer(folder: Path, port: int) -> Producer:
-    """A producer that puts real objects into the shared directory."""
-    blobs = open_blobs(store_of(folder, job_config(folder)))
-    client = client_of(folder, port, "producer", deadline_seconds=None)
-    return Producer(client, put=lambda ref: blobs.put(ref.key, bytes(ref.length)))
-
-
 def train_to_the_end(folder: Path, port: int) -> None:
     """A whole job, and an object that a dead producer left."""
     blobs = open_blobs(store_of(folder, job_config(folder)))
-    producer = real_producer(folder, port)
+    producer = producer_of(folder, port, deadline_seconds=None)
     producer.prepare([8] * 8)
     producer.produce()
     rank = Rank(client_of(folder, port, "consumer"))
@@ -60,7 +53,7 @@ def train_to_the_end(folder: Path, port: int) -> None:
 def test_sigterm_ends_an_unfinished_job_with_143_and_the_next_start_goes_on(tmp_path: Path) -> None:
     config = job_config(tmp_path, port=free_port())
     service = ServiceProcess(tmp_path, config).wait_ready()
-    Producer(client_of(tmp_path, port_of(config), "producer")).prepare([8] * 8)
+    producer_of(tmp_path, port_of(config)).prepare([8] * 8)
     assert service.terminate() == 143
     again = ServiceProcess(tmp_path, config).wait_ready()
     assert client_of(tmp_path, port_of(config), "reader").status().total_samples == 8
@@ -90,7 +83,7 @@ def test_a_complete_job_still_answers(tmp_path: Path) -> None:
 def test_a_killed_service_loses_nothing_that_it_answered(tmp_path: Path) -> None:
     config = job_config(tmp_path, port=free_port())
     service = ServiceProcess(tmp_path, config).wait_ready()
-    producer = real_producer(tmp_path, port_of(config))
+    producer = producer_of(tmp_path, port_of(config), deadline_seconds=None)
     rank = Rank(client_of(tmp_path, port_of(config), "consumer", deadline_seconds=None))
     producer.prepare([8] * 8)
     lease = producer.must_lease()
@@ -183,7 +176,7 @@ def test_the_address_of_a_killed_predecessor_is_free_at_once(tmp_path: Path) -> 
 def test_a_database_that_vanishes_ends_the_service_before_it_says_committed(tmp_path: Path) -> None:
     config = job_config(tmp_path, port=free_port())
     service = ServiceProcess(tmp_path, config).wait_ready()
-    producer = Producer(client_of(tmp_path, port_of(config), "producer", deadline_seconds=2.0))
+    producer = producer_of(tmp_path, port_of(config), deadline_seconds=2.0)
     producer.prepare([8] * 8)
     lease = producer.must_lease()
     os.unlink(tmp_path / "metadata" / "metadata.sqlite")
