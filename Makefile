@@ -14,13 +14,13 @@ demo: setup            ## train a real draft end to end on this machine
 
 test: setup            ## the fast tier: lint, types, house rules, unit and conformance tests
 	@$(MAKE) --no-print-directory lint types
-	@$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow'
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow and not apiserver'
 
 kills: setup            ## whole local runs, killed role by role, until the weights agree
 	@$(BIN)/python -m pytest -v tests/crash/test_local_run.py
 
-test-all: test         ## the full tier: real processes, real torch, kills
-	@$(BIN)/python -m pytest -q -m slow
+test-all: test         ## the full tier: real processes, real torch, kills, a real API server
+	@$(BIN)/python -m pytest -q -m 'slow or apiserver'
 
 lint: setup
 	@$(BIN)/ruff format --check -q operator runtime tests
