@@ -4,7 +4,7 @@ export VENV
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: setup demo test kills test-all lint types fmt clean
+.PHONY: setup demo test kills test-all crd lint types fmt clean
 
 setup:
 	@tools/setup.sh
@@ -21,6 +21,9 @@ kills: setup            ## whole local runs, killed role by role, until the weig
 
 test-all: test         ## the full tier: real processes, real torch, kills, a real API server
 	@$(BIN)/python -m pytest -q -m 'slow or apiserver'
+
+crd: setup             ## write the CustomResourceDefinition into the chart
+	@$(BIN)/python -m eyas_operator.api.crd_file charts/eyas/files/crd.yaml
 
 lint: setup
 	@$(BIN)/ruff format --check -q operator runtime tests

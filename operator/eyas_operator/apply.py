@@ -14,7 +14,7 @@ from eyas_operator.world import JobRecord
 async def carry_out(cluster: Cluster, record: JobRecord, plan: Plan) -> JobRecord:
     """Write the status if it changed, then act, then tell people.
 
-    Raises `Conflict` or `Transient` from the port; whatever was not done is planned again by the next pass.
+    Raises `Conflict`, `Transient` or `Refused` from the port; whatever was not done is planned again by the next pass.
     """
     if plan.changed:
         record = await cluster.write_status(record, dump_status(plan.status))
@@ -34,6 +34,6 @@ async def _act(cluster: Cluster, record: JobRecord, action: Action) -> None:
         case Create(manifest=manifest):
             await cluster.create(manifest)
         case Delete(target=target, grace_seconds=grace_seconds):
-            await cluster.delete(target, grace_seconds=grace_seconds)
+            await cluster.delete(record.identity, target, grace_seconds=grace_seconds)
         case DeleteJob():
             await cluster.delete_job(record.identity)

@@ -2,7 +2,8 @@
 
 Two adapters implement it: the Kubernetes API and a local machine. All calls are idempotent, so that a pass which died
 anywhere is simply made again. Errors: `Conflict` (read again and decide again), `Transient` (the other side is away),
-`Fenced` (another operator took over). Methods are bounded in time by their adapter; none blocks the event loop.
+`Refused` (only people can help), `Fenced` (another operator took over). Methods are bounded in time by their adapter;
+none blocks the event loop.
 """
 
 from dataclasses import dataclass
@@ -44,8 +45,24 @@ class Event:
     action: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glimpse:
+    """A job and its children as they were last seen, without asking anybody now."""
+
+    record: JobRecord
+    children: Children
+
+
 class Cluster(Protocol):
     """The world of one operator."""
+
+    def glance(self, namespace: str, name: str) -> Glimpse | None:
+        """What is known without a call, which may be old: enough to see that nothing is to be done.
+
+        None: too little is known, or looking costs nothing. Nothing may be decided from a glimpse but to wait, and to
+        write how far the job is.
+        """
+        ...
 
     async def read_job(self, namespace: str, name: str) -> JobRecord | None:
         """The custom resource, or None when there is none."""
@@ -63,20 +80,26 @@ class Cluster(Protocol):
         """Create a Pod, PersistentVolumeClaim or immutable ConfigMap.
 
         An object of that name that carries this job's UID label is success: the create was made before. Raises
-        `Conflict` if the name belongs to somebody else.
+        `Conflict` if the name belongs to somebody else, `Refused` if the cluster does not take it.
         """
         ...
 
     async def apply(self, manifest: Manifest) -> None:
-        """Make a Service, NetworkPolicy or PodDisruptionBudget look like `manifest` (server-side apply)."""
+        """Make a Service, NetworkPolicy or PodDisruptionBudget look like `manifest` (server-side apply).
+
+        Raises `Conflict` if the name belongs to somebody else, `Refused` if the cluster does not take it.
+        """
         ...
 
     async def ensure_secret(self, shape: SecretShape) -> None:
         """Create the minted keys once, keeping an existing Secret as it is; apply the derived ones."""
         ...
 
-    async def delete(self, target: ObjectRef, *, grace_seconds: int) -> None:
-        """Begin to delete `target`; one that is gone or has another UID is left alone. Does not wait for the end."""
+    async def delete(self, job: JobIdentity, target: ObjectRef, *, grace_seconds: int) -> None:
+        """Begin to delete `target`, a child of `job`; one that is gone or has another UID is left alone.
+
+        Does not wait for the end.
+        """
         ...
 
     async def write_status(self, job: JobRecord, status: Manifest) -> JobRecord:

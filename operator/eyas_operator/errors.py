@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from eyas_contract.errors import UserError
+from eyas_contract.errors import EyasError, UserError
 
 
 class SpecError(UserError):
@@ -11,3 +11,7 @@ class SpecError(UserError):
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines = tuple(lines)
         super().__init__("\n".join(self.lines))
+
+
+class Refused(EyasError):
+    """The cluster refuses what we ask for, in its own words: only people can change that (the job, a quota, a role)."""

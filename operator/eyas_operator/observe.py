@@ -81,6 +81,8 @@ class Observed:
     others: dict[tuple[str, str], OtherView]
     """By (kind, name)."""
     report: StatusReply | None
+    refusal: str = ""
+    """What the cluster last refused of this job."""
 
     def of_role(self, *roles: Role) -> list[PodView]:
         """All pods of these roles, whatever their serial."""
@@ -129,7 +131,9 @@ def observe(job: JobIdentity, world: World) -> Observed:
         if owned_by(job, child.metadata)
     }
     report = world.report if world.report is not None and world.report.job_uid == job.job_uid else None
-    return Observed(pods=pods, strange_pods=tuple(strange), claims=claims, others=others, report=report)
+    return Observed(
+        pods=pods, strange_pods=tuple(strange), claims=claims, others=others, report=report, refusal=world.refusal
+    )
 
 
 def owned_by(job: JobIdentity, meta: Metadata) -> bool:

@@ -62,6 +62,9 @@ class Plan:
     events: tuple[Event, ...]
     wake_seconds: float
     """Look again after this time, whatever happens."""
+    decides: bool = True
+    """It acts, or writes more than how far the job is: such a plan is carried out only if it was made from a fresh
+    look."""
 
 
 def plan(record: JobRecord, world: World, now: float, environment: Environment, settings: Settings) -> Plan:
@@ -112,6 +115,7 @@ def _plan(stored: JobStatus, status: JobStatus, todo: tuple[Action, ...], wake: 
         actions=todo,
         events=events(stored, status),
         wake_seconds=max(WAKE_SECONDS_MIN, wake),
+        decides=bool(todo) or replace(status, progress=stored.progress, checkpoint=stored.checkpoint) != stored,
     )
 
 

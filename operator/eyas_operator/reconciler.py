@@ -1,21 +1,27 @@
 """Shell: one level-triggered pass over one job, the same for every backend.
 
-A pass reads everything it decides from, never trusts an event or a cache, and is safe to repeat or to abandon at any
-point. Who calls it, and when, is the backend's business: on events, and after `Outcome.wake_seconds` in any case.
+A pass that decides something reads everything it decides from, never trusts an event or a cache, and is safe to repeat
+or to abandon at any point. From a glimpse of what was last seen a pass may conclude only that there is nothing to do.
+Who calls it, and when, is the backend's business: on events, and after `Outcome.wake_seconds` in any case.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from eyas_contract.errors import Conflict, Transient
 from eyas_operator.api.status import JobStatus, Stage, load_status
 from eyas_operator.apply import carry_out
 from eyas_operator.cluster import Cluster
 from eyas_operator.environment import Environment
+from eyas_operator.errors import Refused
 from eyas_operator.plan import Plan, plan
 from eyas_operator.settings import Settings
 from eyas_operator.telemetry import Telemetry
-from eyas_operator.world import JobRecord, World
+from eyas_operator.world import Children, JobRecord, World
+
+REFUSALS_MAX: Final = 10_000
+"""Jobs whose refusal is remembered; one that is forgotten is learnt again by its next pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +37,10 @@ class Outcome:
 
 
 class Reconciler:
-    """Makes passes. Keeps no state that a pass depends on; a new one goes on where an old one stopped."""
+    """Makes passes. Keeps no state that a pass depends on; a new one goes on where an old one stopped.
+
+    It remembers what the cluster refused, to tell people in the job's conditions; a new one learns it again.
+    """
 
     def __init__(
         self,
@@ -47,6 +56,8 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._telemetry = telemetry
+        self._refusals: dict[str, str] = {}
+        """By job UID: the cluster's sentence."""
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """One pass. Raises nothing that a repetition could heal."""
@@ -57,25 +68,48 @@ class Reconciler:
             outcome = Outcome(status=None, wake_seconds=self._settings.conflict_seconds, error=f"conflict: {error}")
         except Transient as error:
             outcome = Outcome(status=None, wake_seconds=error.retry_after_seconds, error=f"transient: {error}")
+        except Refused as error:
+            outcome = Outcome(status=None, wake_seconds=self._settings.refused_seconds, error=f"refused: {error}")
         self._telemetry.reconciled(outcome.error.partition(":")[0] or "done", self._clock() - started)
         return outcome
 
     async def _pass(self, namespace: str, name: str) -> Outcome:
+        glimpse = self._cluster.glance(namespace, name)
+        if glimpse is not None:
+            planned = await self._plan(glimpse.record, glimpse.children)
+            if not planned.decides:
+                return await self._carry_out(glimpse.record, planned)
         record = await self._cluster.read_job(namespace, name)
         if record is None:
             return Outcome(status=None, wake_seconds=self._settings.resync_seconds)
-        planned = plan(record, await self._look(record), self._clock(), self._environment, self._settings)
-        await carry_out(self._cluster, record, planned)
-        self._telemetry.observe(record.identity, load_status(record.status), planned.status)
-        return Outcome(status=planned.status, wake_seconds=self._wake(planned), acted=bool(planned.actions))
+        planned = await self._plan(record, await self._cluster.list_children(record.identity))
+        return await self._carry_out(record, planned)
 
-    async def _look(self, record: JobRecord) -> World:
-        """Children first, then the report: what the service says is never older than the pods beside it."""
-        children = await self._cluster.list_children(record.identity)
+    async def _plan(self, record: JobRecord, children: Children) -> Plan:
+        """The report comes after the children: what the service says is never older than the pods beside it."""
         stage = load_status(record.status).stage
         asked = stage not in (Stage.ENDED, Stage.SUSPENDED) and bool(children.pods)
         report = await self._cluster.read_report(record.identity) if asked else None
-        return World(children=children, report=report)
+        refusal = self._refusals.get(record.identity.uid, "")
+        world = World(children=children, report=report, refusal=refusal)
+        return plan(record, world, self._clock(), self._environment, self._settings)
+
+    async def _carry_out(self, record: JobRecord, planned: Plan) -> Outcome:
+        job, wake = record.identity, self._wake(planned)
+        try:
+            await carry_out(self._cluster, record, planned)
+        except Refused as error:
+            news = self._refusals.get(job.uid) != str(error)
+            self._refusals[job.uid] = str(error)
+            while len(self._refusals) > REFUSALS_MAX:
+                del self._refusals[next(iter(self._refusals))]
+            # The next pass writes it into the status; after that there is time.
+            wake = self._settings.conflict_seconds if news else self._settings.refused_seconds
+            return Outcome(status=None, wake_seconds=wake, acted=True, error=f"refused: {error}")
+        if self._refusals.pop(job.uid, ""):
+            wake = self._settings.conflict_seconds
+        self._telemetry.observe(job, load_status(record.status), planned.status)
+        return Outcome(status=planned.status, wake_seconds=wake, acted=bool(planned.actions))
 
     def _wake(self, planned: Plan) -> float:
         """After acting, look again soon: what was made has to be seen."""

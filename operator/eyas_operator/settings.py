@@ -26,6 +26,8 @@ class Settings:
     """Fast numbers reach the status at most so often."""
     conflict_seconds: float = 0.2
     """Pause before a pass that follows an action or a conflict."""
+    refused_seconds: float = 10.0
+    """Pause before what the cluster refused is tried again."""
     strike_decay_seconds: float = 3600.0
     """A node's strikes are halved each time this passes."""
     node_strikes_max: int = 2

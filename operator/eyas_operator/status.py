@@ -77,7 +77,7 @@ def is_true(status: JobStatus, kind: str) -> bool:
 
 def _verdicts(moment: Moment, status: JobStatus) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {
-        "Accepted": ("True", "SpecValid", "the job is valid"),
+        "Accepted": _accepted(moment),
         "StoreReady": _store_ready(moment, status),
         "ProducersReady": _producers_ready(moment, status),
         "ConsumersReady": _pods_ready(moment, status, (Role.CONSUMER,)),
@@ -96,6 +96,12 @@ def _verdicts(moment: Moment, status: JobStatus) -> dict[str, Verdict]:
         else ("False", "PartsNotReady", "see StoreReady, ProducersReady and ConsumersReady")
     )
     return verdicts
+
+
+def _accepted(moment: Moment) -> Verdict:
+    if moment.observed.refusal:
+        return "False", "ClusterRefused", moment.observed.refusal
+    return "True", "SpecValid", "the job is valid"
 
 
 def _pods_ready(moment: Moment, status: JobStatus, roles: tuple[Role, ...]) -> Verdict:

@@ -26,6 +26,12 @@ class Telemetry:
         self._seconds = Histogram(
             f"{PREFIX}_operator_reconcile_duration_seconds", "Duration of one pass.", registry=self.registry
         )
+        self._requests = Counter(
+            f"{PREFIX}_operator_api_requests",
+            "Requests to the API server; without a code no answer came.",
+            ["verb", "code"],
+            registry=self.registry,
+        )
         self._restarts = Counter(
             f"{PREFIX}_restarts",
             "Restarts of pods, gangs, and processes in their pods.",
@@ -54,9 +60,13 @@ class Telemetry:
         self._resident = Gauge(f"{PREFIX}_store_resident_bytes", "Bytes in the store.", _JOB, registry=self.registry)
 
     def reconciled(self, result: str, seconds: float) -> None:
-        """One pass ended: `done`, `conflict` or `transient`."""
+        """One pass ended: `done`, `conflict`, `transient` or `refused`."""
         self._passes.labels(result).inc()
         self._seconds.observe(seconds)
+
+    def requested(self, verb: str, code: str) -> None:
+        """One request to the API server ended with the HTTP status `code`."""
+        self._requests.labels(verb, code).inc()
 
     def observe(self, job: JobIdentity, old: JobStatus, new: JobStatus) -> None:
         """Count what changed between two stored statuses, and set the gauges."""

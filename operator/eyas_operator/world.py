@@ -14,6 +14,8 @@ from eyas_operator.names import JobIdentity
 
 Manifest: TypeAlias = dict[str, Any]
 """One Kubernetes object as JSON."""
+Time: TypeAlias = str | None
+"""RFC 3339; empty or None (the API server says `null`) for a time that is not set."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -32,11 +34,14 @@ class Metadata(_Part, frozen=True, kw_only=True):
 
     name: str
     uid: str
+    namespace: str = ""
+    resource_version: str = ""
+    """Of the object as it was seen; empty locally."""
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     owner_references: tuple[OwnerReference, ...] = ()
-    creation_timestamp: str = ""
-    deletion_timestamp: str = ""
+    creation_timestamp: Time = ""
+    deletion_timestamp: Time = ""
     """Non-empty: the object is being deleted."""
 
 
@@ -49,7 +54,7 @@ class Terminated(_Part, frozen=True, kw_only=True):
     """`OOMKilled`, `Error`, `Completed`, ..."""
     message: str = ""
     """The termination message: one JSON line (`eyas_contract.wire.Termination`) if a supervisor wrote it."""
-    finished_at: str = ""
+    finished_at: Time = ""
 
 
 class Waiting(_Part, frozen=True, kw_only=True):
@@ -62,7 +67,7 @@ class Waiting(_Part, frozen=True, kw_only=True):
 class Running(_Part, frozen=True, kw_only=True):
     """A running container."""
 
-    started_at: str = ""
+    started_at: Time = ""
 
 
 class ContainerState(_Part, frozen=True, kw_only=True):
@@ -90,7 +95,7 @@ class PodCondition(_Part, frozen=True, kw_only=True):
     status: str
     reason: str = ""
     message: str = ""
-    last_transition_time: str = ""
+    last_transition_time: Time = ""
 
 
 class PodStatus(_Part, frozen=True, kw_only=True):
@@ -170,10 +175,12 @@ class World(_Part, frozen=True, kw_only=True):
     children: Children
     report: StatusReply | None = None
     """The metadata service's own words; None while it cannot be reached."""
+    refusal: str = ""
+    """What the cluster said when it last refused something of this job; empty once it took everything."""
 
 
-def seconds_of(time: str) -> float:
-    """Unix seconds of an RFC 3339 time; 0.0 for an empty string. Raises `ValueError` for anything else."""
+def seconds_of(time: Time) -> float:
+    """Unix seconds of an RFC 3339 time; 0.0 for one that is not set. Raises `ValueError` for anything else."""
     return datetime.fromisoformat(time).timestamp() if time else 0.0
 
 

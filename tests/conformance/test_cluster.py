@@ -175,7 +175,7 @@ def test_delete_with_another_uid_leaves_the_object_alone(opener: Opener, tmp_pat
         await cluster.create(a_pod())
         await cluster.create(a_claim())
         for kind, name in (("Pod", a_pod()["metadata"]["name"]), ("PersistentVolumeClaim", "demo-claim")):
-            await cluster.delete(ObjectRef(kind=kind, name=name, uid="another"), grace_seconds=0)
+            await cluster.delete(JOB, ObjectRef(kind=kind, name=name, uid="another"), grace_seconds=0)
         found = await children(cluster)
         assert not found.pods[0].metadata.deletion_timestamp
         assert len(found.claims) == 1
@@ -195,8 +195,8 @@ def test_deleted_objects_go_or_say_that_they_are_going(opener: Opener, tmp_path:
             ("PersistentVolumeClaim", volume.metadata),
             ("Service", service.metadata),
         ):
-            await cluster.delete(ObjectRef(kind=kind, name=meta.name, uid=meta.uid), grace_seconds=1)
-            await cluster.delete(ObjectRef(kind=kind, name=meta.name, uid=meta.uid), grace_seconds=1)
+            await cluster.delete(JOB, ObjectRef(kind=kind, name=meta.name, uid=meta.uid), grace_seconds=1)
+            await cluster.delete(JOB, ObjectRef(kind=kind, name=meta.name, uid=meta.uid), grace_seconds=1)
         after = await children(cluster)
         assert all(meta.deletion_timestamp for meta in metas(after))
 
@@ -207,7 +207,9 @@ def test_claim_made_again_after_its_deletion_is_another_claim(opener: Opener, tm
     async def claim(cluster: Cluster) -> None:
         await cluster.create(a_claim())
         first = (await children(cluster)).claims[0].metadata
-        await cluster.delete(ObjectRef(kind="PersistentVolumeClaim", name=first.name, uid=first.uid), grace_seconds=0)
+        await cluster.delete(
+            JOB, ObjectRef(kind="PersistentVolumeClaim", name=first.name, uid=first.uid), grace_seconds=0
+        )
         await cluster.create(a_claim())
         assert (await children(cluster)).claims[0].metadata.uid != first.uid
 

@@ -122,7 +122,7 @@ class KubeApiServer:
         self.must("PATCH", f"{path}?fieldManager=tests&force=true", manifest, content=APPLY)
 
         def served() -> bool:
-            conditions = self.must("GET", path).get("status", {}).get("conditions", [])
+            conditions = self.must("GET", path).get("status", {}).get("conditions") or []
             return any(it["type"] == "Established" and it["status"] == "True" for it in conditions)
 
         wait_until(served, f"{name} is established")

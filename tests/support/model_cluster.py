@@ -14,7 +14,7 @@ from eyas_contract.errors import Conflict, Transient
 from eyas_contract.wire import StatusReply
 from eyas_operator import names
 from eyas_operator.api.status import JobStatus, Stage, load_status
-from eyas_operator.cluster import Event, ObjectRef, SecretShape
+from eyas_operator.cluster import Event, Glimpse, ObjectRef, SecretShape
 from eyas_operator.names import JobIdentity
 from eyas_operator.reconciler import Outcome, Reconciler
 from eyas_operator.telemetry import Telemetry
@@ -81,6 +81,9 @@ class ModelCluster:
 
     # --- the port -----------------------------------------------------------------------------------------------
 
+    def glance(self, namespace: str, name: str) -> Glimpse | None:
+        return None
+
     async def read_job(self, namespace: str, name: str) -> JobRecord | None:
         if self.job_deleted or (namespace, name) != (JOB.namespace, JOB.name):
             return None
@@ -142,7 +145,7 @@ class ModelCluster:
         name = shape.manifest["metadata"]["name"]
         self.secrets.setdefault(name, len(self.secrets))
 
-    async def delete(self, target: ObjectRef, *, grace_seconds: int) -> None:
+    async def delete(self, job: JobIdentity, target: ObjectRef, *, grace_seconds: int) -> None:
         self._effect()
         thing = self.things.get((target.kind, target.name))
         if thing is None or thing.uid != target.uid:

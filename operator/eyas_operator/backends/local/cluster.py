@@ -69,6 +69,9 @@ class LocalCluster:
         """The runner was asked to stop: the job is shown with `spec.suspend`, so that it drains as on a cluster."""
         self.last_report = _stored_report(workdir)
 
+    def glance(self, namespace: str, name: str) -> None:
+        """A look is a matter of files and processes of this machine: there is nothing to spare."""
+
     async def read_job(self, namespace: str, name: str) -> JobRecord | None:
         if self._deleted or (namespace, name) != (self._job.identity.namespace, self._job.identity.name):
             return None
@@ -154,7 +157,7 @@ class LocalCluster:
     async def ensure_secret(self, shape: SecretShape) -> None:
         self._secrets.ensure(shape)
 
-    async def delete(self, target: ObjectRef, *, grace_seconds: int) -> None:
+    async def delete(self, job: JobIdentity, target: ObjectRef, *, grace_seconds: int) -> None:
         if target.kind == "Pod":
             self._kubelet.delete(target.name, target.uid, grace_seconds)
             return

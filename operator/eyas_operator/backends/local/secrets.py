@@ -4,14 +4,13 @@ Minted values are 32 random bytes in hexadecimal, created once, whole or not at 
 values come from a key of this run's own, so that every pass writes the same bytes.
 """
 
-import hashlib
-import hmac
 import secrets
 from pathlib import Path
 from typing import Final
 
 from eyas_operator.backends.local.folder import create_file, replace_file
 from eyas_operator.cluster import SecretShape
+from eyas_operator.tokens import derive
 
 OPERATOR_KEY_FILE: Final = "operator.key"
 _BYTES: Final = 32
@@ -45,8 +44,7 @@ class Secrets:
         file = self._folder / OPERATOR_KEY_FILE
         if not file.exists():
             create_file(file, _mint(), mode=_MODE)
-        text = f"{key}/{self._job_uid}".encode()
-        return hmac.new(file.read_bytes().strip(), text, hashlib.sha256).hexdigest().encode() + b"\n"
+        return derive(file.read_bytes(), key, self._job_uid).encode() + b"\n"
 
 
 def _mint() -> bytes:

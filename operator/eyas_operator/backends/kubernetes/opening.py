@@ -1,0 +1,45 @@
+"""Puts the adapter together: what an operator process opens once and closes at its end."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from eyas_contract import env
+from eyas_operator.backends.kubernetes.client import KubeClient, open_client
+from eyas_operator.backends.kubernetes.cluster import KubernetesCluster
+from eyas_operator.backends.kubernetes.keys import OperatorKeys
+from eyas_operator.backends.kubernetes.recorder import Recorder
+from eyas_operator.backends.kubernetes.report import Reports
+from eyas_operator.environment import Environment
+from eyas_operator.names import JobIdentity, Role
+from eyas_operator.telemetry import Telemetry
+
+
+@asynccontextmanager
+async def open_cluster(
+    *,
+    key_directory: Path,
+    instance: str,
+    environment: Environment,
+    clock: Callable[[], float],
+    telemetry: Telemetry,
+    kubeconfig: Path | None = None,
+) -> AsyncIterator[KubernetesCluster]:
+    """The adapter of an operator process called `instance`, inside the running event loop.
+
+    `key_directory` holds the operator's keys (see `keys`); `clock` gives Unix seconds. Without a kubeconfig the
+    service account of this pod is used. Raises `UserError` when neither is usable.
+    """
+
+    def url_of(job: JobIdentity) -> str:
+        return f"http://{environment.service_host(job, Role.METADATA)}:{env.METADATA_PORT}"
+
+    client: KubeClient = await open_client(kubeconfig, telemetry.requested)
+    keys = OperatorKeys(key_directory)
+    cluster = KubernetesCluster(
+        client, keys=keys, reports=Reports(keys, url_of), recorder=Recorder(client, instance, clock)
+    )
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
