@@ -1,10 +1,12 @@
 """The generated CustomResourceDefinition is structural, bounded, and says the same as the types."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from eyas_operator.api import load_yaml, parse
 from eyas_operator.api.crd import crd
+from eyas_operator.api.crd_file import crd_yaml
 from eyas_operator.api.rules import IMMUTABLE, OPTIONAL, RULES, immutable_digest
 from support.operator_world import a_body
 
@@ -118,3 +120,16 @@ def test_two_calls_share_nothing() -> None:
     assert first == second
     first["spec"]["group"] = "changed"
     assert second["spec"]["group"] == "eyas.dev"
+
+
+def test_every_field_says_what_it_is() -> None:
+    for part in ("spec", "status"):
+        for path, place in places(openapi()["properties"][part], part):
+            if "[" in path.rpartition(".")[2]:
+                continue
+            assert place.get("description"), path
+
+
+def test_file_in_the_chart_is_what_the_types_generate() -> None:
+    file = Path(__file__).parents[2] / "charts" / "eyas" / "files" / "crd.yaml"
+    assert file.read_text() == crd_yaml(), "run `make crd`"

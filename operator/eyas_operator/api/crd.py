@@ -93,6 +93,13 @@ def openapi() -> Schema:
             "spec": spec_schema(),
             "status": status_schema(),
         },
+        # A label carries the name, so that people can select by it.
+        "x-kubernetes-validations": [
+            {
+                "rule": f"self.metadata.name.size() <= {names.NAME_LENGTH_MAX}",
+                "message": f"metadata.name: must have at most {names.NAME_LENGTH_MAX} characters",
+            }
+        ],
     }
 
 

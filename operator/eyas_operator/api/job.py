@@ -9,6 +9,7 @@ from eyas_operator.api.base import Model, Seconds
 from eyas_operator.api.pools import Consumers, Fabric, Producers, Recovery
 from eyas_operator.api.store import Store, Volumes
 from eyas_operator.api.training import Data, Draft, Evaluation, Target, Training
+from eyas_operator.names import NAME_LENGTH_MAX
 
 
 class Mode(StrEnum):
@@ -52,7 +53,7 @@ class ObjectMeta(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+    name: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
     namespace: Annotated[str, Field(max_length=63)] = "default"
 
 

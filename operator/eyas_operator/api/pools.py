@@ -17,6 +17,7 @@ class Producers(Model):
     """Pods that run the target and capture hidden states. Stateless; may be resized while the job runs."""
 
     replicas: Replicas = 1
+    """Producer pods."""
     gpus: Gpus = 0
     """GPUs of one pod; 0: CPU."""
     template: PodTemplate = PodTemplate()
@@ -26,6 +27,7 @@ class Consumers(Model):
     """Pods that train the draft, one gang. May be resized while the job runs, at a window boundary."""
 
     replicas: Replicas = 1
+    """Consumer pods. Several of them need checkpoints on a ReadWriteMany volume."""
     processes_per_pod: Annotated[int, Field(ge=1, le=64)] = 1
     """Ranks in one pod."""
     gpus: Gpus = 0
@@ -48,14 +50,18 @@ class Fabric(Model):
 
     mode: FabricMode = FabricMode.NONE
     resource_name: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] = "rdma/hca"
+    """Extended resource that the device plugin offers."""
     count: Annotated[int, Field(ge=1, le=64)] = 1
+    """Devices of one pod."""
 
 
 class Backoff(Model):
     """Pause before a restart: none before the first, then base, 2 x base, ... up to max."""
 
     base_seconds: Seconds = 1
+    """The second restart waits this long."""
     max_seconds: Seconds = 60
+    """No restart waits longer."""
 
 
 class Recovery(Model):
@@ -73,6 +79,7 @@ class Recovery(Model):
     hang_seconds: Seconds = 60
     """Least time without any work after which the consumers count as hung; else ten times a step."""
     collective_timeout_seconds: Seconds = 300
+    """Longest time that a rank waits for another one inside a collective."""
     stall_seconds: Seconds = 300
     """Time without a new step after which the condition Stalled is True."""
     metadata_loss_seconds: Seconds = 120

@@ -46,11 +46,17 @@ class Condition:
     __pydantic_config__ = _CAMEL
 
     type: str
+    """What is said."""
     status: Literal["True", "False", "Unknown"]
+    """Whether it is so."""
     reason: str
+    """Why, in one word that programs may compare."""
     message: str
+    """Why, for people."""
     last_transition_time: str
+    """When `status` flipped last."""
     observed_generation: int
+    """Generation of the spec that this was said of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +87,9 @@ class Unit:
     restarts: int = 0
     """All restarts of its life."""
     last_class: str = ""
+    """Class of its last failure."""
     last_message: str = ""
+    """What was known of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +99,13 @@ class Gang:
     __pydantic_config__ = _CAMEL
 
     replicas: int = 0
+    """Consumer pods of the present attempt."""
     processes_per_pod: int = 0
+    """Ranks in each."""
     draining_reason: str = ""
     """Non-empty: its pods were asked to checkpoint and stop; the next attempt follows."""
     draining_time: str = ""
+    """Since when they are asked to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +132,11 @@ class RoleStatus:
 
     name: Role
     desired: int
+    """Pods that should exist."""
     ready: int
+    """Of these, ready."""
     restarts: int
+    """Of the role's units, over their lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +150,11 @@ class Progress:
     durable_step: int = 0
     """Window of the last durable checkpoint."""
     total_steps: int = 0
+    """Windows of the whole run."""
     training_step: int = 0
     """Optimizer steps in the ranks' weights."""
     total_training_steps: int = 0
+    """Optimizer steps of the whole run."""
     produced: int = 0
     """Samples captured at least once."""
     acked: int = 0
@@ -148,13 +164,19 @@ class Progress:
     lag: int = 0
     """Samples that wait in the store."""
     dead_letters: int = 0
+    """Samples that are left out, each with a reason."""
     total_samples: int = 0
+    """Uses of samples in the whole run."""
     resident_bytes: int = 0
+    """Bytes in the store."""
     steps_per_second: str = "0"
     """A decimal in a string: Kubernetes wants no floats in objects."""
     loss: str = ""
+    """Loss of the last step; a decimal in a string."""
     last_advance_time: str = ""
+    """When `step` rose last."""
     observed_time: str = ""
+    """When these numbers were seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +186,11 @@ class CheckpointStatus:
     __pydantic_config__ = _CAMEL
 
     step: int = 0
+    """Window that it ends with."""
     directory: str = ""
+    """Its folder below the checkpoints' volume."""
     time: str = ""
+    """When it was first seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,13 +204,17 @@ class Incident:
     unit: str
     """For example `producer-1` or `consumers`."""
     source: Literal["Operator", "Service"]
+    """Who saw it: the operator, or the job's metadata service."""
     message: str
+    """What was known of it."""
     node: str = ""
+    """Where the pod ran."""
     serial: int = 0
     """Ordinal or attempt that failed."""
     counted: bool = False
     """Counts against the restart budget."""
     detected_time: str = ""
+    """When it was seen."""
     replaced_time: str = ""
     """The successor was ready."""
     first_step_time: str = ""
@@ -196,9 +225,13 @@ class Incident:
     """Empty while open. `Recovered`: work was seen after it. Otherwise none was: the job was suspended or ended
     first, or its unit was not wanted any more."""
     windows_replayed: int = 0
+    """Windows that were trained again."""
     step_detected: int = 0
+    """Last step before it."""
     step_resumed: int = -1
+    """Step from which training went on; -1 while unknown."""
     samples_resumed: int = -1
+    """Captured samples when capture went on; -1 while unknown."""
 
     @property
     def open(self) -> bool:
@@ -218,8 +251,11 @@ class NodeStrikes:
     __pydantic_config__ = _CAMEL
 
     node: str
+    """Name of the node."""
     strikes: int
+    """How often; halved as time passes."""
     last_time: str
+    """The last time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +267,7 @@ class BestCheckpoint:
     step: int
     """Optimizer steps in it."""
     directory: str
+    """Its folder below the checkpoints' volume."""
     eval_loss: str
     """A decimal in a string: Kubernetes wants no floats in objects."""
 
@@ -242,13 +279,21 @@ class Result:
     __pydantic_config__ = _CAMEL
 
     steps: int
+    """Optimizer steps in the weights."""
     samples_trained: int
+    """Uses of samples in the weights."""
     samples_dead: int
+    """Uses of samples that were left out."""
     checkpoint_directory: str
+    """Folder of the last checkpoint."""
     weights_sha256: str
+    """Digest of the final weights: equal for every run of the job, whatever was killed."""
     exact: bool
+    """Nothing was seen that changes bits."""
     incidents: int
+    """How many there were."""
     restarts: int
+    """Of pods and gangs."""
     samples_evaluated: int = 0
     """Uses of held-out samples, over all evaluations."""
     best: BestCheckpoint | None = None
@@ -262,17 +307,22 @@ class JobStatus:
     __pydantic_config__ = _CAMEL
 
     observed_generation: int = 0
+    """Generation of the spec that this status speaks of."""
     stage: Stage = Stage.NEW
     stage_time: str = ""
+    """Since when."""
     state: str = ""
     """A summary for people; nothing reads it back."""
     conditions: tuple[Condition, ...] = ()
+    """What is true of the job; all types from the first visit."""
     start_time: str = ""
     """Start, or last resumption."""
     completion_time: str = ""
+    """When it ended."""
     attempt: int = 0
     """Of the consumer gang."""
     store_epoch: int = 0
+    """Of the metadata claim."""
     spec_digest: str = ""
     """Digest of the parts of the spec that may not change."""
     start_step: int = 0
@@ -280,10 +330,13 @@ class JobStatus:
     first_step_seen: bool = False
     """A step was seen since `startTime`."""
     units: tuple[Unit, ...] = ()
+    """Everything that restarts as a whole, with its number and its budget."""
     gang: Gang = Gang()
     metadata: MetadataState = MetadataState()
     checkpoints_claim_uid: str = ""
+    """Under which the claim of the checkpoints was first seen."""
     roles: tuple[RoleStatus, ...] = ()
+    """Pods by role."""
     producer_replicas: int = 0
     """Producer pods that exist; for the scale subresource."""
     producer_selector: str = ""
@@ -293,7 +346,9 @@ class JobStatus:
     progress: Progress = Progress()
     checkpoint: CheckpointStatus = CheckpointStatus()
     incidents: tuple[Incident, ...] = ()
+    """What went wrong, the newest last."""
     strikes: tuple[NodeStrikes, ...] = ()
+    """Nodes that new pods may avoid."""
     result: Result | None = None
 
 

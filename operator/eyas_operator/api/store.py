@@ -37,6 +37,7 @@ class StoreNodes(Model):
     """Pods that own the memory of the store."""
 
     replicas: Annotated[int, Field(ge=1, le=STORE_NODES_MAX)] = 1
+    """Store nodes; a node that dies loses what it holds, which is captured again."""
     segment_size: Quantity = 2**30
     """Memory of one node; its pod gets 1Gi more."""
     template: PodTemplate = PodTemplate()
@@ -69,7 +70,9 @@ class SharedDirectory(Model):
     claim_name: Name | None = None
     """An existing claim. Without it one of `size` is made, and deleted at the end."""
     size: Quantity = 10 * 2**30
+    """Size of the claim to make."""
     storage_class_name: Name | None = None
+    """Storage class of the claim to make; it must offer ReadWriteMany."""
 
 
 class Store(Model):
@@ -81,6 +84,7 @@ class Store(Model):
     digest: DigestAlgorithm = DigestAlgorithm.BLAKE3
     """Xxh3_128 is faster and finds damage, but not forgery."""
     call_deadline_seconds: Annotated[int, Field(ge=1, le=600)] = 10
+    """Longest time that one call to the store may take."""
     mooncake: Mooncake | None = None
     shared_directory: SharedDirectory | None = None
 
@@ -89,6 +93,7 @@ class ExistingClaim(Model):
     """A claim that somebody else made; mounted read-only."""
 
     claim_name: Name
+    """Name of a claim in the job's namespace."""
 
 
 class AccessMode(StrEnum):
@@ -113,6 +118,7 @@ class CheckpointsVolume(Model):
     size: Quantity | None = None
     """Size of a claim to make. Exclusive with `claimName`."""
     storage_class_name: Name | None = None
+    """Storage class of the claim to make. Without it: the cluster's default."""
     access_mode: AccessMode | None = None
     """Without it: ReadWriteMany if there are several consumers, else ReadWriteOnce."""
     retention_policy: RetentionPolicy = RetentionPolicy.RETAIN
@@ -123,7 +129,9 @@ class MetadataVolume(Model):
     """Where the metadata store lives: a claim that only one pod may mount."""
 
     size: Quantity = 10 * 2**30
+    """Size of the claim."""
     storage_class_name: Name | None = None
+    """Storage class of the claim: a disk, never a network file system. Without it: the cluster's default."""
     exclusive: bool = True
     """ReadWriteOncePod. Switch off only where the storage does not offer it."""
 

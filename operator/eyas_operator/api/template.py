@@ -29,7 +29,9 @@ class EnvVar(Model):
     """One environment variable with a literal value; nothing secret belongs here."""
 
     name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    """Name of the variable; names that Eyas sets are refused."""
     value: Annotated[str, Field(max_length=4096)] = ""
+    """Its literal value."""
 
     @field_validator("name")
     @classmethod
@@ -43,48 +45,63 @@ class Resources(Model):
     """Requests and limits; GPUs and fabric resources are added from the job's own fields."""
 
     requests: Annotated[dict[str, ResourceAmount], Field(max_length=16)] = Field(default_factory=dict)
+    """What the scheduler reserves."""
     limits: Annotated[dict[str, ResourceAmount], Field(max_length=16)] = Field(default_factory=dict)
+    """What the container may use at most."""
 
 
 class VolumeMount(Model):
     """Mount of one of the template's volumes."""
 
     name: Name
+    """One of the template's volumes."""
     mount_path: Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/[^:]+$")]
+    """Where the container sees it; not at or below a path that Eyas mounts."""
     read_only: bool = False
+    """Mount it without the right to write."""
     sub_path: Annotated[str, Field(max_length=1024)] | None = None
+    """Path inside the volume."""
 
 
 class Container(Model):
     """The pod's only container."""
 
     name: Literal["main"] = "main"
+    """Always main."""
     image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     """Without it: the operator's image for this role."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """As in a pod."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
+    """Further environment variables."""
     resources: Resources = Resources()
     volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=16)] = ()
+    """Further mounts, of the template's own volumes."""
 
 
 class ClaimSource(Model):
     """An existing claim."""
 
     claim_name: Name
+    """Name of a claim in the job's namespace."""
     read_only: bool = False
+    """Mount it without the right to write."""
 
 
 class ConfigMapSource(Model):
     """An existing ConfigMap."""
 
     name: Name
+    """Name of a ConfigMap in the job's namespace."""
 
 
 class EmptyDirSource(Model):
     """Scratch space with a limit."""
 
     medium: Literal["", "Memory"] = ""
+    """Memory: in memory, counted against the pod's memory limit."""
     size_limit: Quantity
+    """The pod is evicted when it writes more."""
 
 
 class Volume(Model):
@@ -101,40 +118,58 @@ class LocalReference(Model):
     """Name of a pull secret; the kubelet reads it, the pod does not."""
 
     name: Name
+    """Name of a Secret in the job's namespace."""
 
 
 class Toleration(Model):
     """As in a pod."""
 
     key: ShortText | None = None
+    """Key of the taint; without it every key."""
     operator: Literal["Exists", "Equal"] | None = None
+    """Exists, or Equal to compare the value."""
     value: ShortText | None = None
+    """Value of the taint."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint; without it every effect."""
     toleration_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
+    """How long NoExecute is tolerated; without it for ever."""
 
 
 class PodSpec(Model):
     """The settable part of a pod's spec."""
 
     containers: Annotated[tuple[Container, ...], Field(min_length=1, max_length=1)] = (Container(),)
+    """The one container, main."""
     node_selector: StringMap = Field(default_factory=dict)
+    """Labels that the node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
+    """Taints that the pod stands."""
     affinity: FreeObject = Field(default_factory=dict)
+    """As in a pod; passed on as it is."""
     topology_spread_constraints: Annotated[tuple[FreeObject, ...], Field(max_length=8)] = ()
+    """As in a pod; passed on as they are."""
     priority_class_name: Name | None = None
+    """As in a pod."""
     scheduler_name: Name | None = None
+    """As in a pod."""
     runtime_class_name: Name | None = None
+    """As in a pod."""
     image_pull_secrets: Annotated[tuple[LocalReference, ...], Field(max_length=8)] = ()
+    """Secrets that the kubelet pulls the image with."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
     """Time for a checkpoint when the pod is asked to stop. Without it: 120 for consumers, 10 for others."""
     volumes: Annotated[tuple[Volume, ...], Field(max_length=16)] = ()
+    """Further volumes, of safe kinds."""
 
 
 class TemplateMetadata(Model):
     """Labels and annotations to add, for example for a queue or a network."""
 
     labels: StringMap = Field(default_factory=dict)
+    """Labels to add; keys of eyas.dev and app.kubernetes.io are refused."""
     annotations: StringMap = Field(default_factory=dict)
+    """Annotations to add; likewise."""
 
     @field_validator("labels", "annotations")
     @classmethod

@@ -43,6 +43,7 @@ class Data(Model):
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
     """Tokens of one sample; longer ones are cut."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Times that every sample is trained, each time in another order."""
     seed: Seed = 42
     """Seed of the order of samples."""
     chat_template: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
@@ -141,11 +142,14 @@ class Training(Model):
     packing: Packing | None = None
     """Fill each forward pass up to a number of tokens instead of a number of samples."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-4
+    """Peak of the schedule."""
     warmup_ratio: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.015
     """Share of all steps in which the learning rate rises from 0."""
     schedule: Schedule = Schedule.COSINE
     max_grad_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 0.5
+    """Gradients are scaled down to this norm."""
     weight_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Of AdamW."""
     max_steps: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Steps after which the run ends. Without it: as many as the epochs need."""
     threads: Threads = 1
