@@ -4,7 +4,7 @@ export VENV
 BIN := $(VENV)/bin
 JOBS ?= 2
 
-.PHONY: setup demo test kills test-all crd lint types fmt clean
+.PHONY: setup demo test kills test-all chart crd lint types fmt clean
 
 setup:
 	@tools/setup.sh
@@ -14,13 +14,17 @@ demo: setup            ## train a real draft end to end on this machine
 
 test: setup            ## the fast tier: lint, types, house rules, unit and conformance tests
 	@$(MAKE) --no-print-directory lint types
-	@$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow and not apiserver'
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow and not apiserver and not chart'
 
 kills: setup            ## whole local runs, killed role by role, until the weights agree
 	@$(BIN)/python -m pytest -v tests/crash/test_local_run.py
 
 test-all: test         ## the full tier: real processes, real torch, kills, a real API server
-	@$(BIN)/python -m pytest -q -m 'slow or apiserver'
+	@$(BIN)/python -m pytest -q -m 'slow or apiserver or chart'
+
+chart: setup           ## lint the chart, render it in many ways, and make claims about the objects
+	@tools/kube_tools.sh
+	@$(BIN)/python -m pytest -q tests/charts
 
 crd: setup             ## write the CustomResourceDefinition into the chart
 	@$(BIN)/python -m eyas_operator.api.crd_file charts/eyas/files/crd.yaml

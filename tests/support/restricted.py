@@ -10,17 +10,23 @@ SAFE_VOLUMES = {
 }  # fmt: skip
 
 
-def violations(pod: dict[str, Any], *, capabilities: frozenset[str] = frozenset()) -> list[str]:
-    """What the restricted level (with `capabilities` allowed on top), or our own rules, forbid in `pod`."""
+def violations(
+    pod: dict[str, Any], *, capabilities: frozenset[str] = frozenset(), speaks_to_the_api: bool = False
+) -> list[str]:
+    """What the restricted level (with `capabilities` allowed on top), or our own rules, forbid in `pod`.
+
+    `speaks_to_the_api`: it is the operator, the one pod that may have an account and its token.
+    """
     spec = pod["spec"]
-    found = [key for key in ("hostNetwork", "hostPID", "hostIPC", "serviceAccountName") if spec.get(key)]
+    found = [key for key in ("hostNetwork", "hostPID", "hostIPC") if spec.get(key)]
+    if not speaks_to_the_api:
+        found += ["serviceAccountName"] if spec.get("serviceAccountName") else []
+        found += ["mounts a service account token"] if spec.get("automountServiceAccountToken") is not False else []
     security = spec.get("securityContext", {})
     if security.get("runAsNonRoot") is not True or not security.get("runAsUser"):
         found.append("pod may run as root")
     if security.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
         found.append("no seccomp profile")
-    if spec.get("automountServiceAccountToken") is not False:
-        found.append("mounts a service account token")
     if spec.get("enableServiceLinks") is not False:
         found.append("service links")
     for volume in spec.get("volumes", []):
