@@ -37,7 +37,7 @@ class SecretShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something to tell people, posted on the job after the writes that it speaks of succeeded."""
+    """Something to tell people, posted on the job once the status that it speaks of is written."""
 
     type: Literal["Normal", "Warning"]
     reason: str
@@ -114,5 +114,5 @@ class Cluster(Protocol):
         ...
 
     async def post_events(self, job: JobIdentity, events: tuple[Event, ...]) -> None:
-        """Tell people; failure to do so never fails a pass."""
+        """Tell people, within about two seconds; failure to do so never fails a pass."""
         ...

@@ -13,6 +13,7 @@ from eyas_contract.errors import Conflict, Transient
 from eyas_operator.api.status import JobStatus, Stage, load_status
 from eyas_operator.apply import carry_out
 from eyas_operator.cluster import Cluster
+from eyas_operator.detection import detections
 from eyas_operator.environment import Environment
 from eyas_operator.errors import Refused
 from eyas_operator.plan import Plan, plan
@@ -78,12 +79,13 @@ class Reconciler:
         if glimpse is not None:
             planned = await self._plan(glimpse.record, glimpse.children)
             if not planned.decides:
-                return await self._carry_out(glimpse.record, planned)
+                return await self._carry_out(glimpse.record, glimpse.children, planned)
         record = await self._cluster.read_job(namespace, name)
         if record is None:
             return Outcome(status=None, wake_seconds=self._settings.resync_seconds)
-        planned = await self._plan(record, await self._cluster.list_children(record.identity))
-        return await self._carry_out(record, planned)
+        children = await self._cluster.list_children(record.identity)
+        planned = await self._plan(record, children)
+        return await self._carry_out(record, children, planned)
 
     async def _plan(self, record: JobRecord, children: Children) -> Plan:
         """The report comes after the children: what the service says is never older than the pods beside it."""
@@ -94,10 +96,10 @@ class Reconciler:
         world = World(children=children, report=report, refusal=refusal)
         return plan(record, world, self._clock(), self._environment, self._settings)
 
-    async def _carry_out(self, record: JobRecord, planned: Plan) -> Outcome:
+    async def _carry_out(self, record: JobRecord, children: Children, planned: Plan) -> Outcome:
         job, wake = record.identity, self._wake(planned)
         try:
-            await carry_out(self._cluster, record, planned)
+            await carry_out(self._cluster, record, planned, lambda: self._measure(record, children, planned.status))
         except Refused as error:
             news = self._refusals.get(job.uid) != str(error)
             self._refusals[job.uid] = str(error)
@@ -108,8 +110,14 @@ class Reconciler:
             return Outcome(status=None, wake_seconds=wake, acted=True, error=f"refused: {error}")
         if self._refusals.pop(job.uid, ""):
             wake = self._settings.conflict_seconds
-        self._telemetry.observe(job, load_status(record.status), planned.status)
         return Outcome(status=planned.status, wake_seconds=wake, acted=bool(planned.actions))
+
+    def _measure(self, record: JobRecord, children: Children, status: JobStatus) -> None:
+        """Also for a pass that fails after this: the next one finds the status written and nothing new in it."""
+        before = load_status(record.status)
+        self._telemetry.observe(record.identity, before, status)
+        for role, seconds in detections(before, status, children, self._clock()):
+            self._telemetry.detected(role, seconds)
 
     def _wake(self, planned: Plan) -> float:
         """After acting, look again soon: what was made has to be seen."""

@@ -1,7 +1,7 @@
 """The operator's metrics: one prefix, base units, bounded labels (no pod names, no UIDs, no messages).
 
 Counters come from differences between the stored status and the new one, so a pass that is repeated counts nothing
-twice once its status was written.
+twice once its status was written. The series of a job end with the job.
 """
 
 from typing import Final
@@ -13,6 +13,8 @@ from eyas_operator.names import JobIdentity
 
 PREFIX: Final = "eyas"
 RECOVERY_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800)
+GANG: Final = "consumers"
+"""Unit name of the consumers, who fail and come back together."""
 _JOB: Final = ("namespace", "job")
 
 
@@ -54,10 +56,28 @@ class Telemetry:
         self._pods = Gauge(
             f"{PREFIX}_pods", "Pods by role and state.", [*_JOB, "role", "state"], registry=self.registry
         )
+        self._info = Gauge(
+            f"{PREFIX}_job_info", "1 for the stage that the job is in.", [*_JOB, "state"], registry=self.registry
+        )
+        self._detection = Histogram(
+            f"{PREFIX}_failure_detection_seconds",
+            "From the end of a container, as its node's clock says, to the pass that saw it.",
+            ["role"],
+            buckets=RECOVERY_BUCKETS,
+            registry=self.registry,
+        )
+        self._produced = self._counter("samples_produced", "Samples captured at least once.")
+        self._acked = self._counter("samples_acked", "Samples trained, not necessarily durable.")
+        self._replayed = self._counter("windows_replayed", "Windows trained again after restarts of the ranks.")
+        self._lost = self._counter("lost_work_seconds", "Seconds from failures of the ranks to the next step.")
         self._step = Gauge(f"{PREFIX}_step", "Last trained step.", _JOB, registry=self.registry)
         self._durable = Gauge(f"{PREFIX}_durable_step", "Last durable step.", _JOB, registry=self.registry)
         self._lag = Gauge(f"{PREFIX}_queue_lag_samples", "Samples that wait.", _JOB, registry=self.registry)
         self._resident = Gauge(f"{PREFIX}_store_resident_bytes", "Bytes in the store.", _JOB, registry=self.registry)
+        self._dead = Gauge(f"{PREFIX}_dead_letters", "Samples given up.", _JOB, registry=self.registry)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}", text, _JOB, registry=self.registry)
 
     def reconciled(self, result: str, seconds: float) -> None:
         """One pass ended: `done`, `conflict`, `transient` or `refused`."""
@@ -80,7 +100,26 @@ class Telemetry:
                 self._restarts.labels(job.namespace, job.name, role, incident.klass).inc()
             if incident.seconds >= 0 and (known is None or known.open):
                 self._recovery.labels(role, incident.klass).observe(incident.seconds)
+                if role == GANG:
+                    self._replayed.labels(job.namespace, job.name).inc(incident.windows_replayed)
+                    self._lost.labels(job.namespace, job.name).inc(incident.seconds)
+        # Both may go back to a checkpoint; what is done again is not counted again until it is more than before.
+        self._produced.labels(job.namespace, job.name).inc(max(0, new.progress.produced - old.progress.produced))
+        self._acked.labels(job.namespace, job.name).inc(max(0, new.progress.acked - old.progress.acked))
         self._gauges(job, new)
+
+    def detected(self, role: str, seconds: float) -> None:
+        """A container's end was seen `seconds` after it."""
+        self._detection.labels(role).observe(max(seconds, 0.0))
+
+    def forget(self, namespace: str, name: str) -> None:
+        """The job is gone, and so are its series. Its name may come back with counters at zero."""
+        where = {"namespace": namespace, "job": name}
+        for metric in (
+            self._restarts, self._condition, self._pods, self._info, self._produced, self._acked, self._replayed,
+            self._lost, self._step, self._durable, self._lag, self._resident, self._dead,
+        ):  # fmt: skip
+            metric.remove_by_labels(where)
 
     def _gauges(self, job: JobIdentity, status: JobStatus) -> None:
         where = (job.namespace, job.name)
@@ -92,6 +131,11 @@ class Telemetry:
             self._pods.labels(*where, role.name.value, "ready").set(
                 role.ready if status.stage is not Stage.ENDED else 0
             )
+        for stage in Stage:
+            if stage is not status.stage:
+                self._info.remove(*where, stage.value)
+        self._info.labels(*where, status.stage.value).set(1)
+        self._dead.labels(*where).set(status.progress.dead_letters)
         self._step.labels(*where).set(status.progress.step)
         self._durable.labels(*where).set(status.progress.durable_step)
         self._lag.labels(*where).set(status.progress.lag)

@@ -76,6 +76,11 @@ class ChildrenCache:
             others=tuple(seen for seen in kept if isinstance(seen, Child)),
         )
 
+    def versions(self) -> dict[str, int]:
+        """Version of every object that is known, by UID."""
+        seen = (thing.metadata for things in self._jobs.values() for thing in things.values())
+        return {meta.uid: version(meta.resource_version) for meta in seen}
+
     def forget(self, namespace: str) -> None:
         """The watches of `namespace` broke off: it has to be listed before it is known again."""
         self._listed.discard(namespace)
@@ -158,6 +163,10 @@ class JobsCache:
     def job(self, namespace: str, name: str) -> JobRecord | None:
         """As last seen; None: unknown, which says nothing about whether there is one."""
         return self._records.get((namespace, name))
+
+    def versions(self) -> dict[str, int]:
+        """Version of every job that is known, by UID."""
+        return {record.identity.uid: version(record.resource_version) for record in self._records.values()}
 
     def keys(self) -> frozenset[JobKey]:
         """All jobs that are known."""

@@ -62,6 +62,10 @@ class KubernetesCluster:
         self.jobs.replace(namespace, jobs)
         return frozenset((record.identity.namespace, record.identity.name) for record in jobs.items)
 
+    def versions(self) -> dict[str, int]:
+        """Version of every job and child that the caches hold, by UID."""
+        return self.jobs.versions() | self.children.versions()
+
     async def read_job(self, namespace: str, name: str) -> JobRecord | None:
         path = JOBS.item(namespace, name)
         try:

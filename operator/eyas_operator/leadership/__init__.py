@@ -1,0 +1,1 @@
+"""Who of several operators works: one Lease, one leader. `election` decides, `campaign` asks, `guard` bars others."""

@@ -1,0 +1,88 @@
+"""Shell: once a minute all jobs and all children are listed, whatever the streams say. Repairs every missed event.
+
+One list per kind and namespace serves all jobs, so that jobs at rest cost the API server nothing of their own. Every
+job found is woken. A list that fails is made again soon; the probe sees how old the last one is.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Collection
+from typing import Final, Protocol
+
+from eyas_contract.errors import EyasError
+from eyas_operator.handlers.hearing import Hearing
+from eyas_operator.queue.workers import JobKey
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS: Final = 5.0
+
+
+class Lists(Protocol):
+    """Lists that refresh the caches."""
+
+    async def relist(self, namespace: str) -> Collection[tuple[str, str]]:
+        """List everything in `namespace`; gives namespace and name of every job. Raises `Transient` or `Refused`."""
+        ...
+
+    def versions(self) -> dict[str, int]:
+        """Version of every job and child that the caches hold, by UID."""
+        ...
+
+
+class Resync:
+    """Lists again and again."""
+
+    def __init__(
+        self,
+        lists: Lists,
+        namespaces: Collection[str],
+        wake: Callable[[JobKey], None],
+        hearing: Hearing,
+        *,
+        seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._lists = lists
+        self._namespaces = namespaces
+        self._wake = wake
+        self._hearing = hearing
+        self._seconds = seconds
+        self._clock = clock
+        self.synced = False
+        """Everything was listed at least once."""
+        self.last = clock()
+        """When everything was last listed, or when this began."""
+        self.missed = 0
+        """Changes that the streams never brought, as far as lists showed."""
+        self.stale = 0
+        """Lists in a row that showed such changes."""
+
+    async def first(self) -> None:
+        """The first list, repeated until it succeeds."""
+        for attempt in itertools.count():
+            await asyncio.sleep(RETRY_SECONDS if attempt else 0.0)
+            if await self._all():
+                return
+
+    async def run(self) -> None:
+        """List for ever."""
+        while True:
+            await asyncio.sleep(self._seconds if self._clock() - self.last < self._seconds else RETRY_SECONDS)
+            await self._all()
+
+    async def _all(self) -> bool:
+        try:
+            for namespace in self._namespaces:
+                for key in await self._lists.relist(namespace):
+                    self._wake(JobKey(*key))
+        except EyasError as error:
+            log.warning("not everything could be listed", extra={"error": str(error)})
+            return False
+        missed = self._hearing.listed(self._lists.versions())
+        self.missed += missed
+        self.stale = self.stale + 1 if missed else 0
+        if missed:
+            log.warning("the watch streams missed changes", extra={"changes": missed})
+        self.synced, self.last = True, self._clock()
+        return True
