@@ -43,3 +43,8 @@ fmt: setup             ## format and fix what can be fixed
 
 clean:
 	rm -rf demo build dist .mypy_cache .ruff_cache .pytest_cache
+
+.PHONY: kube-tools images images-smoke lock e2e e2e-up e2e-down
+
+kube-tools:            ## the programs of a test cluster, in one folder, which is printed
+	@tools/kube_tools.sh
