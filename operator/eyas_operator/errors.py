@@ -14,4 +14,11 @@ class SpecError(UserError):
 
 
 class Refused(EyasError):
-    """The cluster refuses what we ask for, in its own words: only people can change that (the job, a quota, a role)."""
+    """The cluster refuses what we ask for, in its own words: only people can change that (the job, a quota, a role).
+
+    `subject` says what of the job was refused, in words that stay the same at the next try; empty for a read.
+    """
+
+    def __init__(self, message: str, *, subject: str = "") -> None:
+        super().__init__(message)
+        self.subject = subject

@@ -7,7 +7,6 @@ Who calls it, and when, is the backend's business: on events, and after `Outcome
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from eyas_contract.errors import Conflict, Transient
 from eyas_operator.api.status import JobStatus, Stage, load_status
@@ -17,12 +16,10 @@ from eyas_operator.detection import detections
 from eyas_operator.environment import Environment
 from eyas_operator.errors import Refused
 from eyas_operator.plan import Plan, plan
+from eyas_operator.refusals import Refusals
 from eyas_operator.settings import Settings
 from eyas_operator.telemetry import Telemetry
 from eyas_operator.world import Children, JobRecord, World
-
-REFUSALS_MAX: Final = 10_000
-"""Jobs whose refusal is remembered; one that is forgotten is learnt again by its next pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +54,7 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._telemetry = telemetry
-        self._refusals: dict[str, str] = {}
-        """By job UID: the cluster's sentence."""
+        self._refusals = Refusals()
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
         """One pass. Raises nothing that a repetition could heal."""
@@ -92,24 +88,25 @@ class Reconciler:
         stage = load_status(record.status).stage
         asked = stage not in (Stage.ENDED, Stage.SUSPENDED) and bool(children.pods)
         report = await self._cluster.read_report(record.identity) if asked else None
-        refusal = self._refusals.get(record.identity.uid, "")
+        refusal = self._refusals.of(record)
         world = World(children=children, report=report, refusal=refusal)
         return plan(record, world, self._clock(), self._environment, self._settings)
 
     async def _carry_out(self, record: JobRecord, children: Children, planned: Plan) -> Outcome:
         job, wake = record.identity, self._wake(planned)
         try:
-            await carry_out(self._cluster, record, planned, lambda: self._measure(record, children, planned.status))
+            await carry_out(
+                self._cluster,
+                record,
+                planned,
+                lambda: self._measure(record, children, planned.status),
+                lambda subject: self._refusals.taken(job.uid, subject),
+            )
         except Refused as error:
-            news = self._refusals.get(job.uid) != str(error)
-            self._refusals[job.uid] = str(error)
-            while len(self._refusals) > REFUSALS_MAX:
-                del self._refusals[next(iter(self._refusals))]
+            news = self._refusals.refused(record, error)
             # The next pass writes it into the status; after that there is time.
             wake = self._settings.conflict_seconds if news else self._settings.refused_seconds
             return Outcome(status=None, wake_seconds=wake, acted=True, error=f"refused: {error}")
-        if self._refusals.pop(job.uid, ""):
-            wake = self._settings.conflict_seconds
         return Outcome(status=planned.status, wake_seconds=wake, acted=bool(planned.actions))
 
     def _measure(self, record: JobRecord, children: Children, status: JobStatus) -> None:

@@ -5,6 +5,7 @@ content, so an operator that was restarted counts on where the other stopped. A 
 its allowance has grown again.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from eyas_operator.names import JobIdentity
 from eyas_operator.world import Manifest
 
 WINDOW_SECONDS: Final = 600.0
+TELL_SECONDS: Final = 2.0
+"""Actions wait for the events that tell of them, but not for long."""
 BURST: Final = 30
 REFILL_SECONDS: Final = 10.0
 """After this time one more event may be told of a job."""
@@ -62,8 +65,8 @@ class Recorder:
                 untold += 1
                 continue
             try:
-                await self._tell(job, event, now)
-            except EyasError:
+                await asyncio.wait_for(self._tell(job, event, now), TELL_SECONDS)
+            except (EyasError, TimeoutError):
                 untold += 1
         return untold
 
