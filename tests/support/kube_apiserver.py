@@ -11,7 +11,7 @@ import secrets
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,14 @@ MERGE: Final = "application/merge-patch+json"
 _DIE_WITH_PARENT: Final = ("setpriv", "--pdeathsig", "KILL", "--")
 USERS: Final = ("admin", "operator", "nobody")
 """`admin` may do everything; the others what a test grants to the user of that name."""
+AUDIT_LOG: Final = "audit.log"
+_AUDIT: Final = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "users": ["operator"]}, {"level": "None"}],
+}
+"""Every request of `operator` is recorded, without its content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,24 @@ class KubeApiServer:
         self.must("POST", f"/api/v1/namespaces/{name}/serviceaccounts", {"metadata": {"name": "default"}})
         return name
 
+    def grant(self, namespace: str, rules: Iterable[Mapping[str, object]], *, user: str = "operator") -> None:
+        """Allow `user` what these RBAC rules say, in one namespace."""
+        name = f"{user}-{secrets.token_hex(4)}"
+        roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+        self.must("POST", f"{roles}/roles", {"metadata": {"name": name}, "rules": list(rules)})
+        binding = {
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "User", "name": user}],
+        }
+        self.must("POST", f"{roles}/rolebindings", binding)
+
+    def audit(self, namespace: str) -> list[dict[str, Any]]:
+        """What `operator` asked for in one namespace: the server's own records, complete lines only."""
+        text = (self.folder / AUDIT_LOG).read_text()
+        records = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return [record for record in records if record.get("objectRef", {}).get("namespace") == namespace]
+
     def install_crd(self, manifest: Mapping[str, Any]) -> None:
         """Install or update a CustomResourceDefinition, and wait until it is served."""
         name = manifest["metadata"]["name"]
@@ -169,6 +195,7 @@ def _start(folder: Path, stack: ExitStack) -> KubeApiServer:
     tokens = {user: secrets.token_hex(24) for user in USERS}
     _write_tokens(folder / "tokens.csv", tokens)
     _write_account_keys(folder)
+    (folder / "audit-policy.json").write_text(json.dumps(_AUDIT))
     process = stack.enter_context(
         _process(_command(program, folder, port, etcd_port), folder / "apiserver.log"),
     )
@@ -185,6 +212,7 @@ def _command(program: Path, folder: Path, port: int, etcd_port: int) -> list[str
         f"--service-account-key-file={folder / 'sa.pub'}", f"--service-account-signing-key-file={folder / 'sa.key'}",
         "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16",
         "--allow-privileged=true", "--profiling=false",
+        f"--audit-policy-file={folder / 'audit-policy.json'}", f"--audit-log-path={folder / AUDIT_LOG}",
     ]  # fmt: skip
 
 

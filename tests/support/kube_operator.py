@@ -127,10 +127,10 @@ class Kubelet:
 
     def __init__(self, server: KubeApiServer, namespace: str) -> None:
         self._server = server
-        self._namespace = namespace
+        self.namespace = namespace
 
     def path(self, plural: str, name: str = "") -> str:
-        return f"/api/v1/namespaces/{self._namespace}/{plural}" + (f"/{name}" if name else "")
+        return f"/api/v1/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
 
     def pods(self) -> list[dict[str, Any]]:
         """All pods."""

@@ -36,7 +36,7 @@ class OperatorProcess:
         }
         self.name = name
         self.log = folder / f"{name}.log"
-        with self.log.open("ab") as file:
+        with self.log.open("wb") as file:
             self.process = subprocess.Popen(
                 [*_DIE_WITH_PARENT, sys.executable, "-m", "eyas_operator"],
                 env=_environment(folder)
@@ -99,7 +99,9 @@ class OperatorProcess:
         return self.process.wait(60)
 
     def _over(self, message: str) -> None:
-        assert self.process.poll() is None, f"ended with {self.process.poll()} before {message!r}: {self._tail()}"
+        assert self.process.poll() is None or self.said(message), (
+            f"ended with {self.process.poll()} before {message!r}: {self._tail()}"
+        )
 
     def _tail(self) -> str:
         return self.log.read_text(errors="replace")[-3000:]

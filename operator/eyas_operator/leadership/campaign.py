@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from eyas_contract.errors import Conflict, Transient
+from eyas_contract.errors import Conflict, EyasError
 from eyas_operator.leadership.election import (
     RETRY_SECONDS,
     Lease,
@@ -31,7 +31,7 @@ JITTER: Final = 0.1
 
 
 class LeaseStore(Protocol):
-    """The one Lease. Raises `Transient` when the other side is away."""
+    """The one Lease. Raises an `EyasError` when it cannot be reached."""
 
     async def read(self) -> Lease | None:
         """The Lease as it is, never from a cache; None where there is none."""
@@ -90,7 +90,7 @@ class Campaign:
                 if lease is not None and lease.holder == self._me:
                     await self._store.write(given_back(lease, time_of(self._wall())))
             log.info("the lease is given back", extra={"identity": self._me})
-        except (Conflict, Transient, TimeoutError) as error:
+        except (EyasError, TimeoutError) as error:
             log.warning("the lease runs out by itself", extra={"error": str(error)})
 
     async def _try(self) -> float:
@@ -101,7 +101,8 @@ class Campaign:
                 return await (self._look_and_claim() if self._held is None else self._renew(self._held))
         except Conflict:
             return RETRY_SECONDS
-        except (Transient, TimeoutError) as error:
+        except (EyasError, TimeoutError) as error:
+            # A refusal too: rights are put right without a restart of ours.
             log.warning("the lease cannot be reached", extra={"error": str(error) or "timeout"})
             return RETRY_SECONDS
 

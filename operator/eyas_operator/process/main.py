@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from prometheus_client import disable_created_metrics
+
 from eyas_contract.errors import EyasError, Fenced
 from eyas_contract.exits import Exit
 from eyas_operator.backends.kubernetes.client import open_client
@@ -42,22 +44,34 @@ def boot_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def main() -> int:
-    """Run the operator with the settings of the environment; gives the exit code."""
+def main() -> NoReturn:
+    """Run the operator with the settings of the environment; ends the process with its exit code."""
+    code = Exit.CRASH
     try:
         settings, process = read_settings(), read_process_settings()
         log_to_stderr(process.log_level)
-        return int(asyncio.run(operate(settings, process)))
+        code = asyncio.new_event_loop().run_until_complete(operate(settings, process))
     except EyasError as error:
         # One sentence for people, whether or not logging was set up.
         sys.stderr.write(f"eyas-operator: {error}\n")
-        return int(error.exit_code)
+        code = error.exit_code
+    except Exception:
+        log.exception("the process failed")
+    leave(code)
+
+
+def leave(code: Exit) -> NoReturn:
+    """End now. What kopf left behind is not waited for: a stream that waits for credentials swallows its end."""
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(int(code))
 
 
 async def operate(settings: Settings, process: ProcessSettings) -> Exit:
     """One life of the process. Raises `UserError` or `Transient` where it cannot begin."""
     stopping = asyncio.Event()
     catch_signals(stopping)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     telemetry = Telemetry()
     metrics = ProcessMetrics(telemetry.registry, version("eyas"), time.time)
     environment = KubernetesEnvironment(runtime_image=settings.runtime_image, train_image=settings.train_image)
@@ -115,7 +129,9 @@ async def _lead(leader: Leader, campaign: Campaign, stopping: asyncio.Event) -> 
     leading = asyncio.create_task(leader.run(lambda: catch_signals(stopping)), name="leader")
     await asyncio.wait((stop, holding, leading), return_when=asyncio.FIRST_COMPLETED)
     if not campaign.leading or (leading.done() and isinstance(leading.exception(), Fenced)):
-        _vanish()
+        # Nothing is finished, and nothing is given back.
+        log.error("another operator may lead: this process ends at once")
+        leave(Exit.FENCED)
     log.info("stopping")
     await leader.drain()
     holding.cancel()
@@ -127,13 +143,6 @@ async def _lead(leader: Leader, campaign: Campaign, stopping: asyncio.Event) -> 
         task.cancel()
     await asyncio.gather(stop, holding, leading, return_exceptions=True)
     return Exit.DONE if ended is None or stopping.is_set() else _why(ended)
-
-
-def _vanish() -> NoReturn:
-    """Another operator leads, or will in a moment: nothing is finished, and nothing is given back."""
-    log.error("another operator may lead: this process ends at once")
-    logging.shutdown()
-    os._exit(int(Exit.FENCED))
 
 
 def _why(ended: "asyncio.Task[str]") -> Exit:
@@ -163,7 +172,7 @@ def catch_signals(stopping: asyncio.Event) -> None:
 
     def caught(number: signal.Signals) -> None:
         if stopping.is_set():
-            os._exit(int(Exit.TEMPORARY))
+            leave(Exit.TEMPORARY)
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
