@@ -48,3 +48,9 @@ clean:
 
 kube-tools:            ## the programs of a test cluster, in one folder, which is printed
 	@tools/kube_tools.sh
+
+lock: setup            ## write the images' locks from pyproject.toml and constraints.txt
+	@images/lock.sh
+
+images: setup          ## build the images operator, runtime and train; no registry needed
+	@images/build.sh

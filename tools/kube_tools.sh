@@ -44,11 +44,12 @@ built() {  # NAME COMMAND...: build one program under a temporary name, unless i
 }
 go_here() { go build -ldflags "-s -w ${3:-}" -o "$4" "$2"; }          # from go.mod beside this file
 from_module() {  # MODULE@VERSION PACKAGE OUTPUT: as the module's own authors build it, with its go.sum and its replacements
-  local source copy; source=$(cd / && go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
-  copy=$(mktemp -d)
-  trap 'rm -rf "$copy"' RETURN
+  local source copy status; source=$(cd / && go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+  copy=$(mktemp -d) status=0
   cp -r --no-preserve=mode "$source/." "$copy"
-  (cd "$copy" && go build -ldflags '-s -w' -o "$3" "$2")
+  (cd "$copy" && go build -ldflags '-s -w' -o "$3" "$2") || status=$?
+  rm -rf "$copy"
+  return $status
 }
 
 [ ! -e "$prebuilt/SHA256SUMS" ] || unpack

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# From nothing to a cluster with the chart installed; prints seconds per stage and the path of the kubeconfig. With the
+# cluster up already: only what changed (images, chart) is brought to it.
+. "$(dirname "$0")/env.sh"
+PATH=$(tools/kube_tools.sh):$PATH; export PATH
+needed=(debootstrap jq capsh zstd iptables)
+command -v "${needed[@]}" > /dev/null && [ "$(command -v "${needed[@]}" | wc -l)" = ${#needed[@]} ] \
+  || { say "some of ${needed[*]} are missing: apt-get install docker.io debootstrap jq libcap2-bin zstd iptables"; exit 78; }
+table=()
+stage() {  # NAME COMMAND...
+  local name=$1 began=$SECONDS; shift
+  "$@" >&2 || { say "$name failed"; exit 70; }
+  table+=("$(printf '%-28s %5d s' "$name" $((SECONDS - began)))")
+}
+stage "docker daemon" tools/e2e/docker.sh up
+stage "images" images/build.sh
+stage "node image" tools/e2e/node_image.sh
+stage "model and prompts" tools/e2e/inputs.sh
+stage "cluster of three nodes" tools/e2e/cluster.sh
+stage "images into the nodes" tools/e2e/load.sh
+stage "capacity, storage, claims" tools/e2e/furnish.sh
+stage "chart" tools/e2e/chart.sh
+printf '%s\n' "${table[@]}" >&2
+printf '%-28s %5d s\n' "all" "$SECONDS" >&2
+echo "$KUBECONFIG"
