@@ -11,5 +11,5 @@ lock() {  # OUTPUT ARGUMENT...
     --no-annotate --no-header -c constraints.txt -o "$output" "$@"
 }
 lock images/operator/requirements.lock --extra operator
-lock images/runtime/requirements.lock --extra runtime --extra mooncake
+lock images/runtime/requirements.lock --extra runtime --extra mooncake --extra fake
 lock images/train/requirements.lock --extra runtime --extra mooncake --extra train --extra capture
