@@ -16,7 +16,7 @@ from eyas_contract.errors import UserError
 from eyas_runtime.process import die_with_parent, run_role
 
 HEAVY: Final[Mapping[str, tuple[str, ...]]] = {
-    "eyas_runtime.train.consume": ("eyas_runtime.train.draft_engine",),
+    "eyas_runtime.train.consume": ("eyas_runtime.train.draft_engine", "torch.utils.tensorboard"),
     "eyas_runtime.capture.produce": ("eyas_runtime.capture.build", "transformers"),
 }
 """Entrypoints that are worth a spare, and the modules that make them slow to start."""

@@ -6,6 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# The first shard and the first optimizer import these two, which takes longer than all the rest of a restart. Imported
+# with this module they are there before a rank in waiting is called, and while a cold one waits for answers.
+import torch._dynamo
+import torch._inductor.config  # noqa: F401
 import torch.distributed as dist
 
 from eyas_contract import env, wire
