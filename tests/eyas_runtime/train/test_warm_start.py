@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
 
 FIRST_STEP = """
 import importlib, sys
@@ -33,5 +36,4 @@ print(*sorted(name for name in set(sys.modules) - waiting if name.startswith("to
 def test_a_rank_in_waiting_has_imported_what_its_first_step_needs() -> None:
     done = subprocess.run([sys.executable, "-c", FIRST_STEP], capture_output=True, text=True, check=True, timeout=300)
     late = done.stdout.split()
-
     assert len(late) < 20, late  # More than a hundred without the two packages that shards and optimizers import late.
