@@ -1,0 +1,85 @@
+"""Alerts and the dashboard ask only for metrics and labels that the operator's code has."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from eyas_operator.telemetry import Telemetry
+from support.helm import CHART, MONITORING, of_kind, only, rendered
+
+DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
+SCRAPE_LABELS = {"le"}
+
+
+def known() -> dict[str, set[str]]:
+    """Every series of the operator, with its labels."""
+    found: dict[str, set[str]] = {}
+    registry = Telemetry().registry
+    for metric in {id(entry): entry for entry in registry._names_to_collectors.values()}.values():
+        labels = set(getattr(metric, "_labelnames", ()))
+        for described in metric.describe() if hasattr(metric, "describe") else metric.collect():
+            for suffix in SUFFIXES[described.type]:
+                found[described.name + suffix] = labels | SCRAPE_LABELS
+    return found
+
+
+def uses(expression: str) -> Iterator[tuple[str, set[str]]]:
+    """Every series that an expression reads, with the labels by which it selects or groups it."""
+    grouped = {label.strip() for by in re.findall(r"by \(([^)]*)\)", expression) for label in by.split(",")}
+    for series, selector in re.findall(r"\b(eyas_[a-z0-9_]+)(\{[^}]*\})?", expression):
+        yield series, set(re.findall(r"([a-z_]+)\s*[=!]~?", selector)) | grouped
+
+
+def assert_known(expression: str) -> None:
+    series = dict(uses(expression))
+    assert series, expression
+    for name, labels in series.items():
+        assert name in known(), f"{name} in {expression}"
+        assert labels <= known()[name], f"{labels - known()[name]} of {name} in {expression}"
+
+
+@pytest.mark.parametrize("panel", DASHBOARD["panels"], ids=lambda panel: panel["title"])
+def test_every_panel_asks_for_series_that_exist(panel: dict[str, list[dict[str, str]]]) -> None:
+    for target in panel["targets"]:
+        assert_known(target["expr"])
+
+
+def test_the_dashboards_variables_ask_for_series_that_exist() -> None:
+    queries = [entry["query"]["query"] for entry in DASHBOARD["templating"]["list"] if entry["type"] == "query"]
+    for query in queries:
+        assert_known(query)
+        assert re.search(r", ([a-z]+)\)$", query)[1] in known()["eyas_job_condition"]  # type: ignore[index]
+
+
+def test_a_misspelt_series_or_label_would_be_found() -> None:
+    for wrong in ("eyas_restart_total", 'eyas_restarts_total{pod="x"}', "sum by (pod) (eyas_restarts_total)"):
+        with pytest.raises(AssertionError):
+            assert_known(wrong)
+
+
+@pytest.mark.chart
+def test_every_alert_asks_for_series_that_exist_and_says_what_it_means() -> None:
+    groups = only([m for m in rendered(MONITORING) if m["kind"] == "PrometheusRule"], "PrometheusRule")["spec"]["groups"]
+    alerts = [rule for group in groups for rule in group["rules"]]
+    assert len({alert["alert"] for alert in alerts}) == len(alerts) >= 7
+    for alert in alerts:
+        assert_known(alert["expr"])
+        assert set(alert["annotations"]) == {"summary", "description"}
+        assert alert["labels"]["severity"] in ("info", "warning", "critical")
+        said = set(re.findall(r"\$labels\.([a-z]+)", alert["annotations"]["summary"]))
+        assert all(said <= labels for _, labels in uses(alert["expr"])), alert["alert"]
+
+
+@pytest.mark.chart
+def test_scraped_series_keep_the_labels_of_the_job() -> None:
+    # Prometheus would else overwrite `job` and `namespace` by those of the scrape.
+    (endpoint,) = of_kind(rendered(MONITORING), "ServiceMonitor")["eyas-operator"]["spec"]["endpoints"]
+    assert endpoint["honorLabels"] is True
+
+
+@pytest.mark.chart
+def test_the_dashboard_arrives_as_it_is() -> None:
+    assert json.loads(of_kind(rendered(MONITORING), "ConfigMap")["eyas-dashboard"]["data"]["eyas.json"]) == DASHBOARD
