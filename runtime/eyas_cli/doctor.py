@@ -5,38 +5,24 @@ process, so that a broken library shows as a line and not as a crash.
 """
 
 import importlib.metadata
-import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal
 
+from eyas_cli.checks import Check, tell
 from eyas_cli.runs import Run
 from eyas_contract.env import MASTER_PORT, METADATA_PORT
 from eyas_contract.errors import Corrupt, UserError
-from eyas_contract.exits import Exit
 
-Level = Literal["ok", "warning", "error"]
-_SIGNS: Final = {"ok": "ok     ", "warning": "warning", "error": "ERROR  "}
 DISK_BYTES_MIN = 5 << 30
 MEMORY_BYTES_MIN = 6 << 30
 ROOT_MARKER = "eyas-checkpoints.json"
 PROBE_SECONDS = 120
 """A cold import of torch from a slow disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """Outcome of one check."""
-
-    name: str
-    level: Level
-    text: str
 
 
 def machine() -> Iterator[Check]:
@@ -75,14 +61,7 @@ def run_folder(workdir: Path) -> Iterator[Check]:
 
 def report(workdir: Path | None, *, as_json: bool) -> int:
     """Print every check; the exit code is 78 when one of them is an error."""
-    checks = [*machine(), *(run_folder(workdir) if workdir else ())]
-    if as_json:
-        print(json.dumps([asdict(check) for check in checks], indent=2))
-    else:
-        width = max(len(check.name) for check in checks)
-        for check in checks:
-            print(f"{_SIGNS[check.level]} {check.name:<{width}}  {check.text}")
-    return Exit.CONFIG if any(check.level == "error" for check in checks) else Exit.DONE
+    return tell([*machine(), *(run_folder(workdir) if workdir else ())], as_json=as_json)
 
 
 def _package(name: str, extra: str) -> Check:

@@ -3,17 +3,13 @@
 Commands import what they need inside their functions, so that help answers at once.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eyas_cli import local
-from eyas_cli.machine import of_machine
-from eyas_contract.errors import EyasError
-from eyas_contract.exits import Exit
+from eyas_cli import entry, local
 
 app = typer.Typer(
     name="eyas",
@@ -135,16 +131,4 @@ def demo(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with the exit code."""
-    try:
-        app(args=arguments, standalone_mode=True)
-    except EyasError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(Exit.TEMPORARY)
-    except BrokenPipeError:
-        sys.exit(Exit.DONE)
-    except OSError as error:
-        sentence, code = of_machine(error)
-        print(sentence, file=sys.stderr)
-        sys.exit(code)
+    entry.run(app, arguments)

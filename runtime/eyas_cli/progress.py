@@ -26,6 +26,20 @@ RUNNING = "Running"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PodLine:
+    """One pod on the screen."""
+
+    unit: str
+    """For example `producer-1`."""
+    state: str
+    ready: bool
+    restarts: int
+    node: str
+    why: str = ""
+    """Why it does not run yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """What one moment of a run looks like."""
 
@@ -36,6 +50,9 @@ class View:
     """Role to (ready, desired)."""
     status: StatusReply | None = None
     incidents: Sequence[Incident] = ()
+    pods: Sequence[PodLine] = ()
+    """Empty where there are processes instead."""
+    notes: Sequence[str] = ()
 
 
 def duration(seconds: float) -> str:
@@ -115,6 +132,9 @@ def screen(view: View) -> RenderableType:
         roles.append(f"{role} {ready}/{desired}  ", style="green" if ready >= desired else "yellow")
     if any(desired for _, desired in view.roles.values()):
         rows.append(roles)
+    if view.pods:
+        rows.append(_pods(view.pods))
+    rows.extend(Text(note, style="yellow") for note in view.notes)
     if view.incidents:
         rows.append(Text(f"incidents ({len(view.incidents)})", style="bold"))
         rows.extend(Text(f"  {incident_line(entry)}", style="red") for entry in view.incidents[-INCIDENTS_SHOWN:])
@@ -127,8 +147,20 @@ def _bars(view: View, status: StatusReply) -> RenderableType:
     bars.add_row("captured", ProgressBar(samples, status.samples_committed, 40), capturing(status))
     text = training(status, steady=view.state == RUNNING)
     bars.add_row("trained", ProgressBar(steps, status.acked_step, 40), text)
-    bars.add_row("durable", ProgressBar(steps, status.durable_step, 40), f"step {status.durable_training_step}")
+    durable = status.durable_training_step
+    told = f"step {durable}" if durable >= 0 else f"window {status.durable_step} of {steps}"
+    bars.add_row("durable", ProgressBar(steps, status.durable_step, 40), told)
     return bars
+
+
+def _pods(pods: Sequence[PodLine]) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for head in ("pod", "state", "restarts", "node", ""):
+        table.add_column(head, overflow="fold")
+    for pod in pods:
+        state = Text(pod.state, style="green" if pod.ready else "yellow")
+        table.add_row(Text(pod.unit), state, Text(str(pod.restarts)), Text(pod.node or "-"), Text(pod.why))
+    return table
 
 
 class Progress:

@@ -62,7 +62,9 @@ def test_a_misspelt_series_or_label_would_be_found() -> None:
 
 @pytest.mark.chart
 def test_every_alert_asks_for_series_that_exist_and_says_what_it_means() -> None:
-    groups = only([m for m in rendered(MONITORING) if m["kind"] == "PrometheusRule"], "PrometheusRule")["spec"]["groups"]
+    groups = only([m for m in rendered(MONITORING) if m["kind"] == "PrometheusRule"], "PrometheusRule")["spec"][
+        "groups"
+    ]
     alerts = [rule for group in groups for rule in group["rules"]]
     assert len({alert["alert"] for alert in alerts}) == len(alerts) >= 7
     for alert in alerts:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eyas_cli.doctor import Check, run_folder
+from eyas_cli.checks import Check
+from eyas_cli.doctor import run_folder
 from eyas_cli.machine import of_machine
 from eyas_cli.main import main
 from eyas_cli.runs import Run

@@ -3,7 +3,8 @@
 Nothing is repeated here: an unknown outcome is the caller's `Transient`, and the next pass repairs it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -73,6 +74,43 @@ class KubeClient:
         if answer.status >= 400:
             raise problem_of(answer.status, raw, answer.headers.get("Retry-After", ""), asked)
         return raw
+
+    @asynccontextmanager
+    async def stream(self, path: str, *, query: Mapping[str, str]) -> AsyncIterator[aiohttp.StreamReader]:
+        """A successful answer that is read as it comes, for ever if it goes on for ever. Raises as `request`."""
+        method, url, headers, data, _ = await self._api.param_serialize(
+            "GET", f"{path}?{urlencode(query)}", header_params={"Accept": "*/*"}, auth_settings=["BearerToken"]
+        )
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+        try:
+            answer = await self._api.call_api(method, url, headers, data, _request_timeout=timeout)
+            if answer.status >= 400:
+                raise problem_of(answer.status, await answer.read(), "", f"GET {path}")
+            try:
+                yield answer.response.content
+            finally:
+                answer.response.close()
+        except (aiohttp.ClientError, TimeoutError, OSError, ConfigException, ApiException) as error:
+            raise Transient(f"GET {path}: no answer: {error!s:.200}", retry_after_seconds=_AWAY_SECONDS) from error
+
+    @asynccontextmanager
+    async def socket(
+        self, path: str, *, query: list[tuple[str, str]], protocol: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A WebSocket to a pod through the API server. Raises `Refused` or `Transient` when it cannot be opened."""
+        _, url, headers, _, _ = await self._api.param_serialize("GET", path, auth_settings=["BearerToken"])
+        rest = self._api.rest_client
+        if rest.pool_manager is None:
+            rest.pool_manager = rest._create_pool_manager()
+        place = f"ws{url.removeprefix('http')}?{urlencode(query)}"
+        try:
+            async with rest.pool_manager.ws_connect(place, headers=headers, protocols=(protocol,)) as channel:
+                yield channel
+        except aiohttp.WSServerHandshakeError as error:
+            body = f'{{"message": "{path} was answered with HTTP {error.status}"}}'.encode()
+            raise problem_of(error.status, body, "", f"GET {path}") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Transient(f"GET {path}: no answer: {error!s:.200}", retry_after_seconds=_AWAY_SECONDS) from error
 
     async def get(self, path: str, *, query: Mapping[str, str] | None = None, accept: str = JSON) -> bytes:
         """One object or list."""
