@@ -23,7 +23,7 @@ test-all: test         ## the full tier: real processes, real torch, kills, a re
 	@$(BIN)/python -m pytest -q -m 'slow or apiserver or chart'
 
 chart: setup           ## lint the chart, render it in many ways, and make claims about the objects
-	@tools/kube_tools.sh
+	@tools/kube_tools.sh > /dev/null
 	@$(BIN)/python -m pytest -q tests/charts
 
 crd: setup             ## write the CustomResourceDefinition into the chart

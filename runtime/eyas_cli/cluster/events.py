@@ -16,18 +16,18 @@ EVENTS_MAX: Final = 500
 """Listed at most; the API server keeps them for about an hour."""
 
 
-class _Regarding(msgspec.Struct):
+class _Regarding(msgspec.Struct, frozen=True):
     kind: str = ""
     name: str = ""
     uid: str = ""
 
 
-class _Series(msgspec.Struct, rename="camel"):
+class _Series(msgspec.Struct, frozen=True, rename="camel"):
     count: int = 1
     last_observed_time: str = ""
 
 
-class EventRecord(msgspec.Struct, rename="camel"):
+class EventRecord(msgspec.Struct, frozen=True, rename="camel"):
     """One event of the API `events.k8s.io/v1`, whoever wrote it and by which of the two APIs."""
 
     type: str = ""
@@ -51,7 +51,7 @@ class EventRecord(msgspec.Struct, rename="camel"):
         return self.series.count if self.series is not None else max(1, self.deprecated_count)
 
 
-class _Events(msgspec.Struct):
+class _Events(msgspec.Struct, frozen=True):
     items: tuple[EventRecord, ...] = ()
 
 
