@@ -1,9 +1,6 @@
 """The Kubernetes backend brings a job from nothing to all children, keeps still, and touches nobody else's objects."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,104 +12,11 @@ from eyas_operator.cluster import Event, ObjectRef
 from eyas_operator.desired.build import metadata
 from eyas_operator.names import JobIdentity
 from support.kube_apiserver import MERGE, KubeApiServer
-from support.kube_operator import Clock, Kubelet, Operator, ToldReports, operator, status_of, submit
+from support.kube_operator import operator, status_of
+from support.kube_stage import STARTED, Stage, play
 from support.operator_world import a_report
 
 pytestmark = pytest.mark.apiserver
-Scene = Callable[["Stage"], Coroutine[Any, Any, None]]
-
-
-class Stage:
-    """One job in a namespace of its own, and one operator."""
-
-    def __init__(self, server: KubeApiServer, job: JobIdentity, process: Operator, clock: Clock) -> None:
-        self.server = server
-        self.job = job
-        self.process = process
-        self.clock = clock
-        self.kubelet = Kubelet(server, job.namespace)
-
-    async def settle(self) -> None:
-        await self.process.rest(self.job, self.kubelet, self.clock)
-
-    async def one_pass(self) -> Any:  # noqa: ANN401 - an Outcome
-        self.clock.now += 2
-        return await self.process.reconciler.reconcile(self.job.namespace, self.job.name)
-
-    def hostnames(self) -> list[str]:
-        return sorted(pod["spec"]["hostname"] for pod in self.kubelet.pods())
-
-    def condition(self, kind: str) -> dict[str, Any]:
-        found: list[dict[str, Any]] = status_of(self.server, self.job)["conditions"]
-        return next(entry for entry in found if entry["type"] == kind)
-
-
-def play(server: KubeApiServer, folder: Path, scene: Scene, *, user: str = "admin", **spec: object) -> None:
-    """Run a scene with a fresh job."""
-    namespace = server.namespace("backend")
-    job, clock = submit(server, namespace, **spec), Clock()
-    if user != "admin":
-        grant(server, namespace, user)
-
-    async def inside() -> None:
-        reports = ToldReports()
-        async with operator(server, folder, clock, reports=reports, user=user) as process:
-            stage = Stage(server, job, process, clock)
-            stage.reports = reports  # type: ignore[attr-defined]
-            await scene(stage)
-
-    asyncio.run(inside())
-
-
-RULES = [
-    {
-        "apiGroups": ["eyas.dev"],
-        "resources": ["disaggtrainingjobs"],
-        "verbs": ["get", "list", "watch", "delete"],
-    },
-    {"apiGroups": ["eyas.dev"], "resources": ["disaggtrainingjobs/status"], "verbs": ["update"]},
-    {
-        "apiGroups": [""],
-        "resources": ["pods", "persistentvolumeclaims"],
-        "verbs": ["get", "list", "watch", "create", "delete"],
-    },
-    {
-        "apiGroups": [""],
-        "resources": ["services", "configmaps"],
-        "verbs": ["get", "list", "create", "patch", "delete"],
-    },
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch"]},
-    {
-        "apiGroups": ["networking.k8s.io", "policy"],
-        "resources": ["networkpolicies", "poddisruptionbudgets"],
-        "verbs": ["get", "list", "create", "patch", "delete"],
-    },
-    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-]
-"""The most that the operator needs; Secrets can be written and never read."""
-
-
-def grant(server: KubeApiServer, namespace: str, user: str) -> None:
-    """Give `user` the operator's rights in `namespace`."""
-    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
-    server.must("POST", f"{path}/roles", {"metadata": {"name": "operator"}, "rules": RULES})
-    binding = {
-        "metadata": {"name": "operator"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"},
-        "subjects": [{"kind": "User", "name": user}],
-    }
-    server.must("POST", f"{path}/rolebindings", binding)
-
-
-STARTED = [
-    "consumer-0-a1",
-    "consumer-1-a1",
-    "metadata-e1-o1",
-    "producer-0-o1",
-    "producer-1-o1",
-    "store-master-o1",
-    "store-node-0-o1",
-]
 
 
 def test_job_comes_from_nothing_to_all_children_with_the_operators_rights(jobs: KubeApiServer, tmp_path: Path) -> None:
@@ -160,10 +64,10 @@ def test_second_pass_writes_nothing_and_a_pass_at_rest_asks_nothing(jobs: KubeAp
 def test_progress_alone_costs_one_request(jobs: KubeApiServer, tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
         await stage.settle()
-        stage.reports.report = a_report(job_uid=stage.job.job_uid, acked_step=1)  # type: ignore[attr-defined]
+        stage.reports.report = a_report(job_uid=stage.job.job_uid, acked_step=1)
         await stage.settle()
         await stage.process.cluster.relist(stage.job.namespace)
-        stage.reports.report = a_report(job_uid=stage.job.job_uid, acked_step=2)  # type: ignore[attr-defined]
+        stage.reports.report = a_report(job_uid=stage.job.job_uid, acked_step=2)
         stage.clock.now += 60
         before = stage.process.requests.copy()
         await stage.one_pass()
