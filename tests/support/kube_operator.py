@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from eyas_contract.errors import EyasError
 from eyas_contract.wire import StatusReply
 from eyas_operator.backends.kubernetes.client import KubeClient
 from eyas_operator.backends.kubernetes.cluster import KubernetesCluster
@@ -71,6 +72,9 @@ class Operator:
             outcome = await self.reconciler.reconcile(job.namespace, job.name)
             moved = kubelet.work()
             clock.now += 2.0
+            if moved and self.cluster.children.children(job) is not None:
+                # There is no watch here: a list brings what it would have brought.
+                await self.cluster.relist(job.namespace)
             quiet = quiet + 1 if self.writes() == before and not moved and not outcome.error else 0
             if quiet == 2:
                 return outcome
@@ -87,15 +91,26 @@ async def operator(
     url: str = "",
     user: str = "admin",
     before: Callable[[str, str], None] = lambda verb, path: None,
+    after: Callable[[str, str, bytes], None] = lambda verb, path, raw: None,
 ) -> AsyncIterator[Operator]:
-    """A new operator process; `url` may name a proxy; `before(verb, path)` is called before each request."""
+    """A new operator process; `url` may name a proxy.
+
+    `before(verb, path)` is called before each request, `after(verb, path, answer)` after each, with an empty answer
+    for a failure; what they raise comes out of the pass.
+    """
     (folder / "current").write_text("k" * 64) if not (folder / "current").exists() else None
     counted: Counter[str] = Counter()
 
     class Watched(KubeClient):
         async def request(self, verb: str, path: str, **options: Any) -> bytes:  # noqa: ANN401
             before(verb, path)
-            return await super().request(verb, path, **options)
+            try:
+                raw = await super().request(verb, path, **options)
+            except EyasError:
+                after(verb, path, b"")
+                raise
+            after(verb, path, raw)
+            return raw
 
     client = Watched(await connect(server.kubeconfig(user, url=url)), lambda verb, code: counted.update([verb]))
     keys = OperatorKeys(folder)
