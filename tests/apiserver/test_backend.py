@@ -8,6 +8,7 @@ from eyas_contract.errors import Conflict
 from eyas_operator import names
 from eyas_operator.api.status import load_status
 from eyas_operator.backends.kubernetes import listing
+from eyas_operator.backends.kubernetes.recorder import BURST, REFILL_SECONDS
 from eyas_operator.cluster import Event, ObjectRef
 from eyas_operator.desired.build import metadata
 from eyas_operator.names import JobIdentity
@@ -19,7 +20,7 @@ from support.operator_world import a_report
 pytestmark = pytest.mark.apiserver
 
 
-def test_job_comes_from_nothing_to_all_children_with_the_operators_rights(jobs: KubeApiServer, tmp_path: Path) -> None:
+def test_job_comes_from_nothing_to_all_children(jobs: KubeApiServer, tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
         await stage.settle()
         assert stage.hostnames() == STARTED
@@ -30,7 +31,7 @@ def test_job_comes_from_nothing_to_all_children_with_the_operators_rights(jobs: 
         secrets = stage.server.must("GET", stage.kubelet.path("secrets"))["items"]
         assert sorted(secret["metadata"]["name"].rpartition("-")[2] for secret in secrets) == ["reader", "tokens"]
 
-    play(jobs, tmp_path, scene, user="operator")
+    play(jobs, tmp_path, scene)
 
 
 def test_stored_status_is_what_was_planned(jobs: KubeApiServer, tmp_path: Path) -> None:
@@ -223,6 +224,30 @@ def test_same_words_are_one_event_with_a_count_whoever_says_them(jobs: KubeApiSe
         stage.clock.now += 3600
         await stage.process.cluster.post_events(stage.job, (event,))
         assert len(stage.server.must("GET", path)["items"]) == 2
+
+    play(jobs, tmp_path, scene)
+
+
+def test_job_that_says_too_much_is_cut_off_until_time_has_passed(jobs: KubeApiServer, tmp_path: Path) -> None:
+    def events(count: int) -> tuple[Event, ...]:
+        return tuple(Event(type="Normal", reason="Said", message=f"{n} of {count}", action="Say") for n in range(count))
+
+    async def scene(stage: Stage) -> None:
+        path = f"/apis/events.k8s.io/v1/namespaces/{stage.job.namespace}/events"
+        await stage.process.cluster.post_events(stage.job, events(2 * BURST))
+        assert len(stage.server.must("GET", path)["items"]) == BURST
+        stage.clock.now += 3 * REFILL_SECONDS
+        await stage.process.cluster.post_events(stage.job, events(5))
+        assert len(stage.server.must("GET", path)["items"]) == BURST + 3
+
+    play(jobs, tmp_path, scene)
+
+
+def test_events_that_cannot_be_posted_fail_no_pass(jobs: KubeApiServer, tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        async with operator(stage.server, tmp_path, stage.clock, user="nobody") as mute:
+            event = Event(type="Normal", reason="Said", message="m", action="Say")
+            await mute.cluster.post_events(stage.job, (event,))
 
     play(jobs, tmp_path, scene)
 

@@ -40,59 +40,17 @@ class Stage:
         return next(entry for entry in found if entry["type"] == kind)
 
 
-def play(server: KubeApiServer, folder: Path, scene: Scene, *, user: str = "admin", **spec: object) -> None:
+def play(server: KubeApiServer, folder: Path, scene: Scene, *, **spec: object) -> None:
     """Run a scene with a fresh job."""
     namespace = server.namespace("backend")
     job, clock = submit(server, namespace, **spec), Clock()
-    if user != "admin":
-        grant(server, namespace, user)
 
     async def inside() -> None:
         reports = ToldReports()
-        async with operator(server, folder, clock, reports=reports, user=user) as process:
+        async with operator(server, folder, clock, reports=reports) as process:
             await scene(Stage(server, job, process, clock, reports))
 
     asyncio.run(inside())
-
-
-RULES: Final = [
-    {
-        "apiGroups": ["eyas.dev"],
-        "resources": ["disaggtrainingjobs"],
-        "verbs": ["get", "list", "watch", "delete"],
-    },
-    {"apiGroups": ["eyas.dev"], "resources": ["disaggtrainingjobs/status"], "verbs": ["update"]},
-    {
-        "apiGroups": [""],
-        "resources": ["pods", "persistentvolumeclaims"],
-        "verbs": ["get", "list", "watch", "create", "delete"],
-    },
-    {
-        "apiGroups": [""],
-        "resources": ["services", "configmaps"],
-        "verbs": ["get", "list", "create", "patch", "delete"],
-    },
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create", "patch"]},
-    {
-        "apiGroups": ["networking.k8s.io", "policy"],
-        "resources": ["networkpolicies", "poddisruptionbudgets"],
-        "verbs": ["get", "list", "create", "patch", "delete"],
-    },
-    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-]
-"""The most that the operator needs; Secrets can be written and never read."""
-
-
-def grant(server: KubeApiServer, namespace: str, user: str) -> None:
-    """Give `user` the operator's rights in `namespace`."""
-    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
-    server.must("POST", f"{path}/roles", {"metadata": {"name": "operator"}, "rules": RULES})
-    binding = {
-        "metadata": {"name": "operator"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "operator"},
-        "subjects": [{"kind": "User", "name": user}],
-    }
-    server.must("POST", f"{path}/rolebindings", binding)
 
 
 STARTED: Final = [

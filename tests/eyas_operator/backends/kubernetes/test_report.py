@@ -1,0 +1,116 @@
+"""The operator's question to a real metadata service: answered with a derived token, or it is no report."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from eyas_contract import env
+from eyas_contract.wire import StatusReply
+from eyas_operator.backends.kubernetes import report
+from eyas_operator.backends.kubernetes.keys import OperatorKeys
+from eyas_operator.backends.kubernetes.report import Reports
+from eyas_operator.names import JobIdentity
+from support import metadata_service
+from support.metadata_service import UID, free_port, job_config, running_service
+
+SAMPLED = JobIdentity(namespace="default", name="test", uid=str(UID))
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OperatorKeys:
+    """The operator's key; services of this test accept what derives from it."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    (folder / "current").write_text("k" * 64)
+    known = OperatorKeys(folder)
+    monkeypatch.setitem(metadata_service.TOKENS, "reader", "\n".join(known.tokens(env.TOKEN_READER, str(UID))))
+    return known
+
+
+def ask(keys: OperatorKeys, *ports: int) -> list[StatusReply | None]:
+    """One reader asks the service at each port in turn."""
+
+    async def inside() -> list[StatusReply | None]:
+        asked: list[int] = []
+        reports = Reports(keys, lambda _job: f"http://127.0.0.1:{asked[-1]}")
+        found = []
+        try:
+            for port in ports:
+                asked.append(port)
+                found.append(await reports.read(SAMPLED))
+            return found
+        finally:
+            await reports.close()
+
+    return asyncio.run(inside())
+
+
+def test_service_that_knows_the_derived_token_is_read(tmp_path: Path, keys: OperatorKeys) -> None:
+    with running_service(tmp_path / "service") as service:
+        (found,) = ask(keys, service.port)
+    assert found is not None
+    assert found.job_uid == UID
+
+
+def test_service_that_has_not_learnt_a_rotated_key_is_read_by_the_previous_one(
+    tmp_path: Path, keys: OperatorKeys
+) -> None:
+    with running_service(tmp_path / "service") as service:
+        (tmp_path / "keys" / "previous").write_text("k" * 64)
+        (tmp_path / "keys" / "current").write_text("n" * 64)
+        (found,) = ask(keys, service.port)
+    assert found is not None
+
+
+def test_service_that_refuses_the_token_gives_no_report(tmp_path: Path, keys: OperatorKeys) -> None:
+    with running_service(tmp_path / "service") as service:
+        (tmp_path / "keys" / "current").write_text("another" * 10)
+        assert ask(keys, service.port) == [None]
+
+
+def test_service_of_another_job_gives_no_report(tmp_path: Path, keys: OperatorKeys) -> None:
+    other = msgspec.structs.replace(job_config(tmp_path / "service"), job_uid="otherjob")
+    with running_service(tmp_path / "service", other) as service:
+        assert ask(keys, service.port) == [None]
+
+
+def test_nobody_there_gives_no_report(keys: OperatorKeys) -> None:
+    assert ask(keys, free_port()) == [None]
+
+
+def test_service_that_never_answers_is_not_waited_for(keys: OperatorKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "REPORT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert ask(keys, silent.getsockname()[1]) == [None]
+
+
+def test_answer_of_an_older_epoch_than_was_seen_is_none(tmp_path: Path, keys: OperatorKeys) -> None:
+    newer = job_config(tmp_path / "newer", store_epoch=2)
+    with running_service(tmp_path / "newer", newer) as new, running_service(tmp_path / "older") as old:
+        first, second = ask(keys, new.port, old.port)
+    assert first is not None
+    assert first.store_epoch == 2
+    assert second is None
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b"\x00" * 64])
+def test_nonsense_gives_no_report(keys: OperatorKeys, answer: bytes) -> None:
+    async def inside() -> StatusReply | None:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            writer.close()
+
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            reports = Reports(keys, lambda _job: f"http://127.0.0.1:{port}")
+            try:
+                return await reports.read(SAMPLED)
+            finally:
+                await reports.close()
+
+    assert asyncio.run(inside()) is None
