@@ -49,6 +49,8 @@ POLICIES: Final[tuple[Policy, ...]] = (
 )
 """In the order of application; what is decided early (the end) rules what comes late (launches)."""
 WAKE_SECONDS_MIN: Final = 0.05
+ENDED_SECONDS: Final = 3600.0
+"""A job that has ended and been cleared away is looked at so often, unless something happens to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,9 +138,11 @@ def _ended(moment: Moment, stored: JobStatus) -> Plan:
 
 def _ended_wake(moment: Moment, stored: JobStatus, *, busy: bool) -> float:
     ttl = moment.spec.ttl_seconds_after_finished
-    if busy or ttl is None:
+    if busy:
         return moment.settings.resync_seconds
-    return min(ttl - moment.since(stored.completion_time), 3600.0)
+    if ttl is None:
+        return ENDED_SECONDS
+    return min(ttl - moment.since(stored.completion_time), ENDED_SECONDS)
 
 
 def wake_seconds(moment: Moment, status: JobStatus) -> float:

@@ -27,6 +27,8 @@ RULES = [
     {"apiGroups": [right.group], "resources": [right.resource], "verbs": list(right.verbs)}
     for right in (*JOB_RIGHTS, *OWN_RIGHTS)
 ]
+STREAMS = 7
+"""Jobs and six kinds of children."""
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/{}/leases/eyas-operator"
 
 
@@ -173,6 +175,38 @@ def test_deaf_watches_lose_nothing_as_everything_is_listed_again(
         assert operator.end() == 0
 
 
+def test_streams_go_on_with_new_credentials_after_the_old_ones_are_refused(
+    jobs: KubeApiServer, place: Kubelet, tmp_path: Path
+) -> None:
+    with watch_proxy(jobs) as proxy, start(jobs, place, tmp_path, url=proxy.url, relist_seconds="3600") as operator:
+        operator.leading()
+        submit(jobs, place.namespace)
+        wait_pods(place, ALL, operator)
+        proxy.refuse_streams(STREAMS)
+        wait_until(lambda: proxy.refused >= STREAMS, "every stream was refused once")
+        wait_until(lambda: proxy.streams >= 2 * STREAMS, "every stream is open again")
+        place.kill("producer-1-o1")
+        wait_pods(place, ALL - {"producer-1-o1"} | {"producer-1-o2"}, operator)
+        assert operator.end() == 0
+
+
+@pytest.mark.parametrize("everywhere", [False, True], ids=["named", "cluster-wide"])
+def test_jobs_of_all_watched_namespaces_are_served(jobs: KubeApiServer, tmp_path: Path, *, everywhere: bool) -> None:
+    own, first, second = (Kubelet(jobs, jobs.namespace()) for _ in range(3))
+    watched = "*" if everywhere else f"{first.namespace},{second.namespace}"
+    config = jobs.kubeconfig("admin", namespace=own.namespace)
+    with operator_process("op-1", config, own.namespace, tmp_path, watch_namespaces=watched) as operator:
+        operator.leading()
+        for place in (own, first, second):
+            submit(jobs, place.namespace)
+        for place in (first, second):
+            wait_pods(place, ALL, operator)
+        assert bool(own.pods()) == everywhere
+        first.kill("producer-0-o1")
+        wait_pods(first, ALL - {"producer-0-o1"} | {"producer-0-o2"}, operator)
+        assert operator.end() == 0
+
+
 def test_a_stream_that_fails_for_good_ends_the_process_and_frees_the_lease(
     jobs: KubeApiServer, place: Kubelet, tmp_path: Path
 ) -> None:
@@ -253,6 +287,7 @@ def test_two_hundred_jobs_at_once_all_get_their_children(jobs: KubeApiServer, pl
         wait_until(served, lambda: f"every job has its pods: {operator.lines()[-3:]}", seconds=400)
         assert operator.get("probes", "/healthz")[0] == 200
         assert not [line for line in operator.lines() if line.get("level") == "ERROR"]
+    jobs.must("DELETE", JOBS.format(place.namespace))
 
 
 def test_settings_that_cannot_work_end_it_with_one_sentence(tmp_path: Path) -> None:

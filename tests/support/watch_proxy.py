@@ -30,6 +30,10 @@ class WatchProxy:
         self.port = 0
         self.swallowed = 0
         """Pieces of streams that were not handed on."""
+        self.refused = 0
+        """Streams that were answered as if their token were not valid any more."""
+        self._refusals = 0
+        self._open: set[asyncio.Task[object]] = set()
         self.streams = 0
         """Streams that were opened."""
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -44,6 +48,12 @@ class WatchProxy:
     def go_deaf(self) -> None:
         """From now on streams bring nothing."""
         self._deaf.set()
+
+    def refuse_streams(self, count: int) -> None:
+        """Cut all streams, and answer the next `count` requests for one with 401."""
+        self._refusals = count
+        for task in list(self._open):
+            self._loop.call_soon_threadsafe(task.cancel)
 
     def fail_streams(self) -> None:
         """From now on a stream that would bring something brings the server's word that it is broken."""
@@ -72,6 +82,14 @@ class WatchProxy:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _HOP}
         body = await request.read()
         stream = "watch" in request.query
+        task = asyncio.current_task()
+        if stream and self._refusals:
+            self._refusals -= 1
+            self.refused += 1
+            return web.json_response({"kind": "Status", "code": 401, "message": "Unauthorized"}, status=401)
+        if stream and task is not None:
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
         async with self._session.request(
             request.method,
             f"{self._server.url}{request.rel_url}",

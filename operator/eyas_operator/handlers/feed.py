@@ -53,7 +53,12 @@ class Feed:
         if event_type == "DELETED":
             self.hearing.heard_end(meta["uid"])
         else:
-            self.hearing.heard(meta["uid"], int(meta["resourceVersion"]))
+            self.hearing.heard(meta["uid"], version_of(meta.get("resourceVersion", "")))
+
+
+def version_of(text: str) -> int:
+    """A resource version as a number; -1 for one that is none, of which nothing can be said."""
+    return int(text) if text.isascii() and text.isdigit() else -1
 
 
 def job_of(raw: Mapping[str, Any]) -> JobKey | None:

@@ -30,7 +30,7 @@ class _Entry:
     due: float | None = None
     """When to look; None: nobody asked."""
     ticket: int = 0
-    """Of the one heap item that is valid."""
+    """Of the one heap item that is valid; a busy key has none."""
     busy: bool = False
     failures: int = 0
     floor: float = 0.0
@@ -58,7 +58,7 @@ class Schedule(Generic[K]):
         while self._heap and self._heap[0][0] <= now:
             _, ticket, key = heapq.heappop(self._heap)
             entry = self._entries.get(key)
-            if entry is None or entry.due is None or entry.ticket != ticket or entry.busy:
+            if entry is None or entry.due is None or entry.ticket != ticket:
                 continue
             entry.busy, entry.due = True, None
             return key
@@ -86,7 +86,7 @@ class Schedule(Generic[K]):
         while self._heap:
             due, ticket, key = self._heap[0]
             entry = self._entries.get(key)
-            if entry is not None and entry.due is not None and entry.ticket == ticket and not entry.busy:
+            if entry is not None and entry.due is not None and entry.ticket == ticket:
                 return due
             heapq.heappop(self._heap)
         return None

@@ -71,3 +71,11 @@ def test_an_old_version_does_not_undo_a_newer_one() -> None:
     hearing.heard("a", 3)
     hearing.listed({"a": 9})
     assert hearing.listed({"a": 9}) == 0
+
+
+def test_a_version_that_is_no_number_loses_no_event() -> None:
+    woken: list[JobKey] = []
+    feed = Feed(Memory(), Memory(), woken.append, lambda _kind: None)
+    feed.child("ADDED", an_object(version="opaque", **OWNER))
+    assert woken == [JobKey("ns", "demo")]
+    assert feed.hearing.listed({"u": -1}) == feed.hearing.listed({"u": -1}) == 0

@@ -9,7 +9,7 @@ import pytest
 from eyas_contract.errors import Fenced
 from eyas_operator.cluster import Cluster
 from eyas_operator.leadership.campaign import Campaign
-from eyas_operator.leadership.election import LEASE_SECONDS, RENEW_SECONDS
+from eyas_operator.leadership.election import LEASE_SECONDS, RENEW_SECONDS, Lease
 from eyas_operator.leadership.guard import LedCluster
 from support.lease_store import MemoryLeaseStore
 from support.manual_clock import ManualClock
@@ -142,6 +142,19 @@ def test_who_was_paused_does_not_lead_before_it_looks_at_the_clock(clock: Manual
     campaign = a_campaign(MemoryLeaseStore(), clock, "a")
     asyncio.run(campaign.win())
     clock.advance(RENEW_SECONDS)
+    assert not campaign.leading
+
+
+def test_a_leaders_time_counts_from_before_its_renewal_was_sent(clock: ManualClock, quick: list[float]) -> None:
+    class Slow(MemoryLeaseStore):
+        async def write(self, lease: Lease) -> Lease:
+            clock.advance(3.0)
+            return await super().write(lease)
+
+    campaign = a_campaign(Slow(), clock, "a")
+    asyncio.run(campaign.win())
+    assert campaign.leading
+    clock.advance(RENEW_SECONDS - 3.0)
     assert not campaign.leading
 
 

@@ -75,6 +75,19 @@ def test_no_wake_up_passes_the_pause_after_a_failure_and_success_ends_it() -> No
     assert schedule.failed("a", 0.6, 0.2) == 0.2
 
 
+def test_a_success_sets_the_pause_back_to_its_beginning() -> None:
+    schedule: Schedule[str] = Schedule()
+    schedule.wake("a", 0.0)
+    now = 0.0
+    for _ in range(5):
+        assert schedule.take(now) == "a"
+        now += schedule.failed("a", now)
+    assert schedule.take(now) == "a"
+    schedule.done("a", now, 0.0)
+    assert schedule.take(now) == "a"
+    assert schedule.failed("a", now) == 0.5
+
+
 class Walk(RuleBasedStateMachine):
     """What was asked for against what was handed out."""
 

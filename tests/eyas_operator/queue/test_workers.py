@@ -127,26 +127,29 @@ def test_who_is_fenced_ends_all_passes() -> None:
 def test_stopping_waits_for_the_pass_under_way_and_begins_no_other() -> None:
     begun: list[JobKey] = []
     ended: list[JobKey] = []
-    go = asyncio.Event()
+    go = {key: asyncio.Event() for key in (JOB_A, JOB_B)}
 
     async def make_pass(key: JobKey) -> Verdict:
         begun.append(key)
-        await go.wait()
+        await go[key].wait()
         ended.append(key)
         return Verdict(wake_seconds=0.0)
 
     async def script() -> bool:
-        workers = Workers(make_pass, count=1, clock=asyncio.get_running_loop().time)
+        workers = Workers(make_pass, count=2, clock=asyncio.get_running_loop().time)
         running = asyncio.create_task(workers.run())
-        workers.wake(JOB_A)
-        workers.wake(JOB_B)
-        await until(lambda: begun, "a pass")
+        for key in (JOB_A, JOB_B, JobKey("ns", "late")):
+            workers.wake(key)
+        await until(lambda: len(begun) == 2, "two passes")
         stopping = asyncio.create_task(workers.stop(30.0))
+        go[JOB_A].set()
+        await until(lambda: ended == [JOB_A], "the end of one")
         await asyncio.sleep(0)
-        go.set()
+        assert not stopping.done(), "the other is still under way"
+        go[JOB_B].set()
         drained = await stopping
         await running
         return drained
 
     assert asyncio.run(script())
-    assert begun == ended == [JOB_A]
+    assert begun == ended == [JOB_A, JOB_B]
