@@ -40,7 +40,7 @@ class Stage:
         return next(entry for entry in found if entry["type"] == kind)
 
 
-def play(server: KubeApiServer, folder: Path, scene: Scene, *, **spec: object) -> None:
+def play(server: KubeApiServer, folder: Path, scene: Scene, **spec: object) -> None:
     """Run a scene with a fresh job."""
     namespace = server.namespace("backend")
     job, clock = submit(server, namespace, **spec), Clock()
