@@ -24,7 +24,7 @@ from eyas_contract.wire import Q, R
 from eyas_operator import names
 from eyas_operator.backends.kubernetes.errors import Missing
 from eyas_operator.backends.kubernetes.resources import SECRETS
-from eyas_operator.backends.kubernetes.sockets import tunnel
+from eyas_operator.backends.kubernetes.sockets import Tunnel, tunnel
 from eyas_operator.names import Role
 
 METRICS_PAGE = 1000
@@ -38,15 +38,18 @@ class _Secret(msgspec.Struct):
 class Service:
     """The metadata service at the other end of a tunnel."""
 
-    url: str
+    end: Tunnel
     token: str
 
     async def call(self, endpoint: wire.Endpoint[Q, R], request: Q) -> R:
         """One call. Raises what the service names, or `Transient` when it does not answer."""
-        return await asyncio.to_thread(self._call, endpoint, request)
+        try:
+            return await asyncio.to_thread(self._call, endpoint, request)
+        except Transient as error:
+            raise Transient(self.end.problem or str(error)) from error
 
     def _call(self, endpoint: wire.Endpoint[Q, R], request: Q) -> R:
-        with new_pool(self.url) as pool:
+        with new_pool(f"http://127.0.0.1:{self.end.port}") as pool:
             answer = exchange(
                 pool, endpoint.path, wire.encode(request), token=self.token, store_epoch=0, wait_seconds=0.0
             )
@@ -76,8 +79,8 @@ async def service_of(access: Access, job: ClusterJob) -> AsyncIterator[Service]:
         raise UserError(f"no metadata service of {job.identity.name} is ready: live numbers and curves are not there")
     token = await _token(access, job)
     newest = max(pods, key=lambda entry: (entry.identity.store_epoch, entry.identity.serial))
-    async with tunnel(access.client, access.namespace, newest.name, env.METADATA_PORT) as port:
-        yield Service(f"http://127.0.0.1:{port}", token)
+    async with tunnel(access.client, access.namespace, newest.name, env.METADATA_PORT) as end:
+        yield Service(end, token)
 
 
 async def _token(access: Access, job: ClusterJob) -> str:

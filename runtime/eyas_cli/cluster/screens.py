@@ -58,7 +58,7 @@ def _line(entry: JobPod, units: Mapping[tuple[Role, int], int], roles: Mapping[R
         ready=entry.ready,
         restarts=units.get((role, entry.identity.index), roles.get(role, 0)),
         node=entry.pod.spec.node_name,
-        why=entry.waiting[:WHY_CHARACTERS_MAX],
+        why=entry.waiting.removeprefix(entry.state).strip()[:WHY_CHARACTERS_MAX],
     )
 
 

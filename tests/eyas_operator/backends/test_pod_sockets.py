@@ -115,9 +115,9 @@ def test_a_tunnel_carries_bytes_both_ways_and_ends_with_the_pod(tmp_path: Path) 
     async def whole() -> bytes:
         async with (
             cluster(tmp_path, PODS + "/portforward", echo) as client,
-            tunnel(client, "ns", "pod", 7380) as port,
+            tunnel(client, "ns", "pod", 7380) as end,
         ):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", end.port)
             writer.write(b"x" * 100_000 + b"bye")
             said = await reader.read(-1)
             writer.close()
@@ -130,13 +130,14 @@ def test_a_tunnel_to_a_closed_port_ends_the_connection_and_not_the_tunnel(tmp_pa
     async def whole() -> list[bytes]:
         async with (
             cluster(tmp_path, PODS + "/portforward", closed_port) as client,
-            tunnel(client, "ns", "pod", 1) as port,
+            tunnel(client, "ns", "pod", 1) as end,
         ):
             said = []
             for _ in range(2):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", end.port)
                 said.append(await reader.read(-1))
                 writer.close()
+            assert end.problem == "connection refused"
             return said
 
     assert asyncio.run(whole()) == [b"", b""]

@@ -8,6 +8,7 @@ command has its output on 1 and 2, and how it ended, as a Status, on 3.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -32,21 +33,32 @@ class _Ended(msgspec.Struct):
     message: str = ""
 
 
+@dataclass(slots=True)
+class Tunnel:
+    """One end of a tunnel."""
+
+    port: int = 0
+    """On this machine's loopback."""
+    problem: str = ""
+    """Why the last connection that could not be carried through ended."""
+
+
 @asynccontextmanager
-async def tunnel(client: KubeClient, namespace: str, pod: str, port: int) -> AsyncIterator[int]:
+async def tunnel(client: KubeClient, namespace: str, pod: str, port: int) -> AsyncIterator[Tunnel]:
     """A local port, on loopback, whose connections end at `port` of the pod as long as the block runs.
 
     A connection that cannot be carried through is closed. Raises `Refused` when this user may not.
     """
     path = f"{PODS.item(namespace, pod)}/portforward"
+    end = Tunnel()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with client.socket(path, query=[("ports", str(port))], protocol=PROTOCOL) as channel:
                 await _carry(channel, reader, writer)
-        except (EyasError, OSError):
+        except (EyasError, OSError, aiohttp.ClientError) as error:
             # The caller sees its connection end; whether that heals is for it to find out.
-            return
+            end.problem = str(error)
         finally:
             writer.close()
 
@@ -54,7 +66,8 @@ async def tunnel(client: KubeClient, namespace: str, pod: str, port: int) -> Asy
         pass
     server = await asyncio.start_server(carry, "127.0.0.1", 0)
     async with server:
-        yield int(server.sockets[0].getsockname()[1])
+        end.port = int(server.sockets[0].getsockname()[1])
+        yield end
 
 
 async def _carry(
@@ -65,8 +78,9 @@ async def _carry(
     done, rest = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     for task in rest:
         task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
-    for task in done:
+    await asyncio.gather(*ways, return_exceptions=True)
+    # The pod's side knows the reason; ours only that the connection is gone.
+    for task in sorted(done, key=ways.index, reverse=True):
         task.result()
 
 
@@ -85,7 +99,7 @@ async def _downwards(channel: aiohttp.ClientWebSocketResponse, writer: asyncio.S
         heads[number] = heads.get(number, 0) - skipped
         data = data[skipped:]
         if number == _ERROR and data:
-            raise Transient(data[:200].decode(errors="replace"))
+            raise Transient(data[:600].decode(errors="replace"))
         if number == _DATA and data:
             writer.write(data)
             await writer.drain()

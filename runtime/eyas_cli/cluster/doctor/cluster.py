@@ -37,8 +37,8 @@ async def storage(access: Access) -> list[Check]:
         name, provisioner = entry["metadata"]["name"], entry["provisioner"]
         if provisioner in _ONE_NODE:
             text = (
-                f"{name} ({provisioner}) keeps a volume on one node: no ReadWriteMany, hence one consumer pod, and the "
-                "metadata store begins anew if that node is lost"
+                f"{name} ({provisioner}) keeps a volume on one node, as a rule: then there is no ReadWriteMany, hence "
+                "one consumer pod, and the metadata store begins anew if that node is lost"
             )
             checks.append(Check("storage", "warning", text))
     return checks

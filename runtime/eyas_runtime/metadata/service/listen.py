@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import ipaddress
 import socket
 import time
 from typing import Final
@@ -32,6 +33,17 @@ async def bind(host: str, port: int) -> socket.socket:
                     f"{BIND_SECONDS:g} s; stop it, or run this job on another address"
                 ) from error
         await asyncio.sleep(BIND_PAUSE_SECONDS)
+
+
+def tunnel_end(host: str) -> str | None:
+    """Where a tunnel into this pod ends (`kubectl port-forward` and its like): its loopback address.
+
+    None where `host` is loopback itself, as locally, or every address. What comes that way shows a token like all else.
+    """
+    address = ipaddress.ip_address(host)
+    if address.is_loopback or address.is_unspecified:
+        return None
+    return "::1" if address.version == 6 else "127.0.0.1"
 
 
 def _bind_once(host: str, port: int) -> socket.socket:

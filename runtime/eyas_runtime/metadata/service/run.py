@@ -26,6 +26,7 @@ from eyas_contract.errors import EyasError, Fenced, Transient
 from eyas_contract.exits import Exit
 from eyas_runtime.features.blobs.port import BlobStore
 from eyas_runtime.metadata.port import MetadataStore
+from eyas_runtime.metadata.service import listen
 from eyas_runtime.metadata.service.app import Front
 from eyas_runtime.metadata.service.auth import Tokens
 from eyas_runtime.metadata.service.clock import Clock, SystemClock
@@ -119,7 +120,11 @@ class Service:
         )
         server = LimitedServer(front.handle)
         front.server = server
-        sockets = await self._loop.create_server(server, sock=listener, backlog=BACKLOG)
+        sockets = [await self._loop.create_server(server, sock=listener, backlog=BACKLOG)]
+        inner = listen.tunnel_end(listener.getsockname()[0])
+        if inner is not None:
+            second = await bind(inner, self._settings.port)
+            sockets.append(await self._loop.create_server(server, sock=second, backlog=BACKLOG))
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError, RuntimeError):  # a service inside a test's thread gets no signals
                 self._loop.add_signal_handler(number, self.stop)
@@ -132,7 +137,8 @@ class Service:
                 code = await self._last_words()
         finally:
             ticker.cancel()
-            sockets.close()
+            for served in sockets:
+                served.close()
             self._waiting.close()
             server.pre_shutdown()
             await server.shutdown(SHUTDOWN_SECONDS)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import urllib3
 
 from eyas_contract import env, wire
 from eyas_contract.errors import Fenced, Transient, UserError
@@ -163,6 +164,29 @@ def test_an_address_that_is_not_ours_is_the_users_error(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(read_settings(lay_out(tmp_path, config)), host="192.0.2.1")
     with pytest.raises(UserError, match=r"192\.0\.2\.1"):
         ServiceThread(settings, bind_itself=True)
+
+
+def test_in_a_pod_a_tunnel_finds_the_service_on_loopback_and_must_show_a_token_there_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "tunnel_end", lambda host: "127.83.7.7")
+    config = job_config(tmp_path, port=free_port())
+    service = ServiceThread(read_settings(lay_out(tmp_path, config)), bind_itself=True)
+    try:
+        for host in ("127.0.0.1", "127.83.7.7"):
+            place = f"{host}:{port_of(config)}"
+            assert urllib3.request("GET", f"http://{place}/healthz", retries=False).status == 200
+            assert urllib3.request("POST", f"http://{place}/v1/status", body=b"{}", retries=False).status == 401
+    finally:
+        service.stop()
+
+
+@pytest.mark.parametrize(
+    ("host", "end"),
+    [("10.1.2.3", "127.0.0.1"), ("fd00::7", "::1"), ("127.83.1.1", None), ("::1", None), ("::", None)],
+)
+def test_a_tunnel_ends_on_loopback_unless_the_service_is_there_already(host: str, end: str | None) -> None:
+    assert listen.tunnel_end(host) == end
 
 
 def test_the_address_of_a_killed_predecessor_is_free_at_once(tmp_path: Path) -> None:
