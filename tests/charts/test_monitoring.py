@@ -6,18 +6,24 @@ from collections.abc import Iterator
 
 import pytest
 
+from eyas_operator.process.metrics import ProcessMetrics
 from eyas_operator.telemetry import Telemetry
 from support.helm import CHART, MONITORING, of_kind, only, rendered
 
 DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 SCRAPE_LABELS = {"le"}
+PROCESS = CHART.parents[1] / "operator" / "eyas_operator" / "process"
 
 
 def known() -> dict[str, set[str]]:
     """Every series of the operator, with its labels."""
     found: dict[str, set[str]] = {}
     registry = Telemetry().registry
+    metrics = ProcessMetrics(registry, "0", lambda: 0.0)
+    # As `process.main` and `process.leader` do when they have something to ask.
+    for name in ("leader", "queue_depth"):
+        metrics.follow(name, "a gauge", lambda: 0.0)
     for metric in {id(entry): entry for entry in registry._names_to_collectors.values()}.values():
         labels = set(getattr(metric, "_labelnames", ()))
         for described in metric.describe() if hasattr(metric, "describe") else metric.collect():
@@ -58,6 +64,11 @@ def test_a_misspelt_series_or_label_would_be_found() -> None:
     for wrong in ("eyas_restart_total", 'eyas_restarts_total{pod="x"}', "sum by (pod) (eyas_restarts_total)"):
         with pytest.raises(AssertionError):
             assert_known(wrong)
+
+
+def test_the_gauges_that_are_followed_here_are_followed_in_the_operator() -> None:
+    source = "".join(path.read_text() for path in PROCESS.glob("*.py"))
+    assert {"leader", "queue_depth"} <= set(re.findall(r'\.follow\("([a-z_]+)"', source))
 
 
 @pytest.mark.chart
