@@ -14,7 +14,7 @@ demo: setup            ## train a real draft end to end on this machine
 
 test: setup            ## the fast tier: lint, types, house rules, unit and conformance tests
 	@$(MAKE) --no-print-directory lint types
-	@$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow and not apiserver and not chart'
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow and not apiserver and not chart and not images and not e2e'
 
 kills: setup            ## whole local runs, killed role by role, until the weights agree
 	@$(BIN)/python -m pytest -v tests/crash/test_local_run.py
@@ -54,3 +54,15 @@ lock: setup            ## write the images' locks from pyproject.toml and constr
 
 images: setup          ## build the images operator, runtime and train; no registry needed
 	@images/build.sh
+
+images-smoke: images   ## start every image as restricted as a pod is
+	@$(BIN)/python -m pytest -q -m images
+
+e2e-up: setup          ## a kind cluster of three nodes with the images and the chart; prints the kubeconfig's path
+	@tools/e2e/up.sh
+
+e2e-down:              ## delete it, and end dockerd if e2e-up started it
+	@tools/e2e/down.sh
+
+e2e:                   ## the whole tier: cluster up, every test, cluster down
+	@tools/e2e/all.sh
