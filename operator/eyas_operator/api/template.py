@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, JsonValue, WithJsonSchema, field_validator
 
+from eyas_contract import env
 from eyas_operator.api.base import Model, Name, Quantity
 from eyas_operator.names import GROUP
 
@@ -22,6 +23,8 @@ ResourceAmount = Annotated[
 ]
 RESERVED_ENV: Final = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
 """Names that our own processes set, besides everything that begins with EYAS_ or TORCHELASTIC_."""
+DRILL_ENV: Final = frozenset({env.TRAINER, env.CAPTURE})
+"""Names of ours that a job may set all the same: drills run the fake trainer, which needs no torch."""
 _RESERVED_PREFIXES: Final = ("EYAS_", "TORCHELASTIC_", "PET_", "LD_", "PYTHON")
 
 
@@ -36,7 +39,7 @@ class EnvVar(Model):
     @field_validator("name")
     @classmethod
     def _not_ours(cls, name: str) -> str:
-        if name in RESERVED_ENV or name.startswith(_RESERVED_PREFIXES):
+        if name in RESERVED_ENV or (name.startswith(_RESERVED_PREFIXES) and name not in DRILL_ENV):
             raise ValueError(f"{name} is set by Eyas")
         return name
 

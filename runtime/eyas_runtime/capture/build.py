@@ -3,12 +3,27 @@
 import torch
 
 from eyas_contract.config import JobConfig
-from eyas_runtime.capture.engine import DTYPES, CaptureEngine
+from eyas_runtime.capture.content import DTYPES
+from eyas_runtime.capture.engine import CaptureEngine
 from eyas_runtime.capture.feature_files import FeatureFileEngine
+from eyas_runtime.capture.parts import Parts
+from eyas_runtime.capture.prepare import prepare
 from eyas_runtime.capture.prompt_engine import PromptEngine
+from eyas_runtime.capture.sink import StoreSink
 from eyas_runtime.capture.targets import target_shape
 from eyas_runtime.capture.tokenise import Tokeniser, load_tokenizer
 from eyas_runtime.capture.transformers_model import TransformersModel
+from eyas_runtime.features.blobs.port import BlobStore
+from eyas_runtime.features.store import FeatureStore
+
+
+def real_parts(config: JobConfig) -> Parts:
+    """What a producer that captures for training is made of. Raises `UserError`."""
+
+    def sink(blobs: BlobStore) -> StoreSink:
+        return StoreSink(FeatureStore(blobs, job_uid=config.job_uid, digest=config.store.digest))
+
+    return Parts(engine=make_engine(config), prepare=prepare, sink=sink)
 
 
 def make_engine(config: JobConfig, *, device: torch.device | None = None) -> CaptureEngine:

@@ -4,20 +4,20 @@ An engine is handed every member of a group, those that are not to be captured i
 what fixes the bits. It answers for each member that is to be captured: tensors, or a sentence saying what is wrong with
 its *content*. Anything else that goes wrong (memory, device, I/O) is raised, and is never the sample's fault.
 
-Tensor shapes: L true tokens of the sample, H the target's width.
+Tensor shapes: L true tokens of the sample, H the target's width. Torch-free: the fake engine runs where there is none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-import torch
-from torch import Tensor
-
-from eyas_contract.errors import Bug, UserError
+from eyas_contract.errors import UserError
 from eyas_contract.refs import PromptTask
 from eyas_contract.wire import Fingerprint
 from eyas_runtime.train.eagle3.config import AUX_LAYERS, capture_layers
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INPUT_IDS: Final = "input_ids"
 LOSS_MASK: Final = "loss_mask"
@@ -27,10 +27,7 @@ LAST: Final = "target"
 """The last hidden state after the final norm."""
 FIXED_BYTES_PER_TOKEN: Final = 9
 """int64 token id and uint8 mask."""
-DTYPES: Final[dict[str, torch.dtype]] = {
-    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
-}  # fmt: skip
-Features = Mapping[str, Tensor]
+Features = Mapping[str, "Tensor"]
 Advance = Callable[[], None]
 """Told whenever work moved (a layer, a file); raises when going on is pointless (`LeaseLost`, `Fenced`)."""
 
@@ -64,27 +61,6 @@ class CaptureEngine(Protocol):
         inputs are no longer those that were prepared, and whatever device or I/O raise.
         """
         ...
-
-
-def content_problem(features: Features, *, hidden_size: int, dtype: torch.dtype) -> str:
-    """What is wrong with the values of one sample; empty when all is well.
-
-    Wrong names, widths or dtypes cannot come from content: they raise `Bug`. Values that are not finite can.
-    """
-    length = features[INPUT_IDS].shape[0] if INPUT_IDS in features else 0
-    expected = {
-        INPUT_IDS: ((length,), torch.int64),
-        LOSS_MASK: ((length,), torch.uint8),
-        AUX: ((length, AUX_LAYERS * hidden_size), dtype),
-        LAST: ((length, hidden_size), dtype),
-    }
-    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in features.items()}
-    if found != expected or not length:
-        raise Bug(f"the capture engine gave {found}, expected {expected}")
-    for name in (AUX, LAST):
-        if not bool(torch.isfinite(features[name]).all()):
-            return f"{name} holds a value that is not finite"
-    return ""
 
 
 def layer_ids(given: tuple[int, int, int] | None, layers: int) -> tuple[int, int, int]:

@@ -22,6 +22,7 @@ from torch._weights_only_unpickler import UnpicklingError  # type: ignore[attr-d
 from eyas_contract.errors import Corrupt, Transient, UserError
 from eyas_contract.refs import PromptTask
 from eyas_contract.wire import Fingerprint
+from eyas_runtime.capture.content import content_problem
 from eyas_runtime.capture.engine import (
     AUX,
     INPUT_IDS,
@@ -30,7 +31,6 @@ from eyas_runtime.capture.engine import (
     Advance,
     Features,
     Outcome,
-    content_problem,
 )
 from eyas_runtime.capture.fingerprint import fingerprint_of
 from eyas_runtime.inputs import feature_files

@@ -14,17 +14,15 @@ from typing import Final
 from eyas_contract import env
 from eyas_contract.client import MetadataClient
 from eyas_contract.config import JobConfig, read_config
-from eyas_contract.errors import EyasError
+from eyas_contract.errors import EyasError, UserError
 from eyas_contract.exits import Exit
 from eyas_contract.wire import Holder
-from eyas_runtime.capture.build import make_engine
 from eyas_runtime.capture.holdings import Holdings
+from eyas_runtime.capture.parts import Parts
 from eyas_runtime.capture.producer import Producer, agree_on_inputs, register
-from eyas_runtime.capture.sink import StoreSink
 from eyas_runtime.capture.watch import InputsWatch
 from eyas_runtime.environment import required, required_path, whole_number
 from eyas_runtime.features.config import StoreConfig, open_blobs
-from eyas_runtime.features.store import FeatureStore
 from eyas_runtime.process import mark_ready, run_role
 
 LOG: Final = logging.getLogger("eyas.capture")
@@ -52,24 +50,40 @@ def main() -> int:
     return Exit.TEMPORARY
 
 
+def make_parts(kind: str, config: JobConfig) -> Parts:
+    """`real`, `fake`, or `fake:SECONDS` (of pretended work for each sample). Raises `UserError` for anything else."""
+    name, _, pace = kind.partition(":")
+    if kind == "real":
+        from eyas_runtime.capture.build import real_parts
+
+        return real_parts(config)
+    if name == "fake":
+        from eyas_runtime.capture.fake import fake_parts
+
+        try:
+            return fake_parts(config, seconds=float(pace or 0))
+        except ValueError as error:
+            raise UserError(f"{env.CAPTURE} is {kind[:40]!r}; after fake: comes a number of seconds") from error
+    raise UserError(f"{env.CAPTURE} is {kind[:40]!r}; it must be real, fake or fake:SECONDS")
+
+
 def _build(
     config: JobConfig, client: MetadataClient, holdings: Holdings, holder: Holder, store_token: Path
 ) -> Producer:
-    engine = make_engine(config)
-    fingerprint = engine.fingerprint()
+    parts = make_parts(os.environ.get(env.CAPTURE, "real"), config)
+    fingerprint = parts.engine.fingerprint()
     register(client, holder, config, fingerprint)
-    prepared = agree_on_inputs(client, holder, config)
+    prepared = agree_on_inputs(client, holder, config, parts.prepare)
     store = StoreConfig.of_job(
         config.store,
         local_hostname=os.environ.get(env.HOST_ADDRESS, "127.0.0.1"),
         token_file=store_token if store_token.is_file() else None,
     )
-    sink = StoreSink(FeatureStore(open_blobs(store), job_uid=config.job_uid, digest=config.store.digest))
     return Producer(
         client,
         holdings,
-        engine,
-        sink,
+        parts.engine,
+        parts.sink(open_blobs(store)),
         fingerprint=fingerprint.digest,
         watch=InputsWatch(config, prepared.inputs),
     )

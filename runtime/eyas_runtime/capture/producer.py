@@ -8,6 +8,7 @@ import logging
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from eyas_contract import wire
@@ -16,7 +17,6 @@ from eyas_contract.errors import Fenced, UserError
 from eyas_runtime.capture.engine import Advance, CaptureEngine, LeaseLost
 from eyas_runtime.capture.holdings import Holdings, LeaseCalls
 from eyas_runtime.capture.pipeline import Pipeline
-from eyas_runtime.capture.prepare import prepare
 from eyas_runtime.capture.storing import CommitCalls, FeatureSink, Storing
 from eyas_runtime.capture.watch import InputsWatch
 from eyas_runtime.failpoints import hit
@@ -25,6 +25,8 @@ from eyas_runtime.inputs import check_inputs, digest_inputs
 LOG: Final = logging.getLogger("eyas.capture")
 POLL_SECONDS: Final = 2.0
 """Longest wait of one lease call."""
+Prepare = Callable[[JobConfig, wire.Inputs, Advance], wire.Prepared]
+"""Goes through all inputs of a job once, see `capture.prepare`."""
 PAUSE_SECONDS: Final = 0.2
 """Between lease calls that gave nothing, should the service not hold them."""
 
@@ -48,7 +50,7 @@ def register(calls: ProducerCalls, holder: wire.Holder, config: JobConfig, finge
         raise Fenced(f"the store epoch is {reply.store_epoch}; this producer was made for {config.store_epoch}")
 
 
-def agree_on_inputs(calls: ProducerCalls, holder: wire.Holder, config: JobConfig) -> wire.Prepared:
+def agree_on_inputs(calls: ProducerCalls, holder: wire.Holder, config: JobConfig, prepare: Prepare) -> wire.Prepared:
     """The job's prepared inputs, made here if the service says so, and compared with what is found here."""
     found = digest_inputs(config)
     while True:

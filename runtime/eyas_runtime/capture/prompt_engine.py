@@ -18,7 +18,8 @@ from torch import Tensor
 from eyas_contract.errors import Bug, UserError
 from eyas_contract.refs import PromptTask
 from eyas_contract.wire import Fingerprint
-from eyas_runtime.capture.engine import AUX, INPUT_IDS, LAST, LOSS_MASK, Advance, Features, Outcome, content_problem
+from eyas_runtime.capture.content import content_problem
+from eyas_runtime.capture.engine import AUX, INPUT_IDS, LAST, LOSS_MASK, Advance, Features, Outcome
 from eyas_runtime.capture.prompts import read_at
 from eyas_runtime.capture.tokenise import Tokeniser, Tokens
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from eyas_contract.config import TargetConfig
 from eyas_contract.errors import Bug, UserError
 from eyas_contract.wire import Fingerprint
-from eyas_runtime.capture.engine import DTYPES, Advance, layer_ids
+from eyas_runtime.capture.content import DTYPES
+from eyas_runtime.capture.engine import Advance, layer_ids
 from eyas_runtime.capture.fingerprint import device_facts, fingerprint_of
 from eyas_runtime.inputs import weight_files
 

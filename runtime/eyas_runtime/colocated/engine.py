@@ -16,6 +16,7 @@ from eyas_contract.refs import SampleRef
 from eyas_runtime.capture.build import make_engine
 from eyas_runtime.capture.engine import Features
 from eyas_runtime.capture.holdings import Holdings
+from eyas_runtime.capture.prepare import prepare
 from eyas_runtime.capture.producer import Producer, agree_on_inputs, register
 from eyas_runtime.capture.watch import InputsWatch
 from eyas_runtime.colocated.captures import Captures, Groups, SharedEngine
@@ -93,7 +94,7 @@ class ColocatedEngine(DraftEngine):
         try:
             fingerprint = self._capturing.fingerprint()
             register(self._calls, self._holdings.holder, self._config, fingerprint)
-            prepared = agree_on_inputs(self._calls, self._holdings.holder, self._config)
+            prepared = agree_on_inputs(self._calls, self._holdings.holder, self._config, prepare)
             watch = InputsWatch(self._config, prepared.inputs)
             Producer(
                 self._calls,

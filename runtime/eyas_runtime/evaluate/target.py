@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from eyas_contract.config import TargetConfig
 from eyas_contract.errors import Bug, UserError
-from eyas_runtime.capture.engine import DTYPES, layer_ids
+from eyas_runtime.capture.content import DTYPES
+from eyas_runtime.capture.engine import layer_ids
 from eyas_runtime.capture.transformers_model import decoder_layers, decoder_of, load_causal_lm
 
 

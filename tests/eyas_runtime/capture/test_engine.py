@@ -13,7 +13,8 @@ from eyas_contract.errors import Bug, UserError
 from eyas_contract.ids import ObjectKey, sample_id
 from eyas_contract.refs import PromptTask
 from eyas_contract.wire import Fingerprint
-from eyas_runtime.capture.engine import AUX, INPUT_IDS, LAST, LOSS_MASK, Advance, LeaseLost, Outcome, content_problem
+from eyas_runtime.capture.content import content_problem
+from eyas_runtime.capture.engine import AUX, INPUT_IDS, LAST, LOSS_MASK, Advance, LeaseLost, Outcome
 from eyas_runtime.capture.prompt_engine import PromptEngine
 from eyas_runtime.capture.prompts import scan
 from eyas_runtime.capture.tokenise import Tokeniser, load_tokenizer

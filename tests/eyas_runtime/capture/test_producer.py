@@ -17,6 +17,7 @@ from eyas_contract.refs import PromptTask, SampleRef
 from eyas_runtime.capture.build import make_engine
 from eyas_runtime.capture.engine import LAST, Advance, CaptureEngine, Features, Outcome
 from eyas_runtime.capture.holdings import Holdings
+from eyas_runtime.capture.prepare import prepare
 from eyas_runtime.capture.producer import Producer, agree_on_inputs, register
 from eyas_runtime.capture.sink import StoreSink
 from eyas_runtime.capture.storing import FeatureSink
@@ -66,7 +67,7 @@ class Here:
         try:
             fingerprint = self.engine.fingerprint()
             register(self.client, self.holdings.holder, self.config, fingerprint)
-            prepared = agree_on_inputs(self.client, self.holdings.holder, self.config)
+            prepared = agree_on_inputs(self.client, self.holdings.holder, self.config, prepare)
             watch = InputsWatch(self.config, prepared.inputs)
             Producer(
                 self.client, self.holdings, self.engine, self.sink, fingerprint=fingerprint.digest, watch=watch
@@ -247,11 +248,11 @@ def test_second_producer_compares_its_inputs_with_the_first(
 ) -> None:
     client = client_of(tmp_path, service.port, "producer")
     register(client, HOLDER, job, wire.Fingerprint(facts={}, digest="f"))
-    first = agree_on_inputs(client, HOLDER, job)
-    assert agree_on_inputs(client, HOLDER, job) == first
+    first = agree_on_inputs(client, HOLDER, job, prepare)
+    assert agree_on_inputs(client, HOLDER, job, prepare) == first
     other = msgspec.structs.replace(job, data=msgspec.structs.replace(job.data, max_length=17))
     with pytest.raises(UserError, match=r"data\.maxLength changed"):
-        agree_on_inputs(client, HOLDER, other)
+        agree_on_inputs(client, HOLDER, other, prepare)
 
 
 class Calls:

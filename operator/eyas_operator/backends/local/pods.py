@@ -38,7 +38,7 @@ RECORD_FILE: Final = "pod.json"
 NODE_NAME: Final = "local"
 TERMINATION_BYTES_MAX: Final = 4096
 LOG_TAIL_BYTES: Final = 2048
-_PASSED_ON: Final = ("EYAS_FAILPOINTS", "EYAS_FAILPOINTS_LOG", env.TRAINER)
+_PASSED_ON: Final = ("EYAS_FAILPOINTS", "EYAS_FAILPOINTS_LOG", env.TRAINER, env.CAPTURE)
 """The only variables of ours that a pod inherits from the runner's own environment."""
 
 
