@@ -32,6 +32,20 @@ def quickstart(name: str, **changes: object) -> dict[str, Any]:
     return body
 
 
+def fake(name: str, *, seconds: float = 0.0, **changes: object) -> dict[str, Any]:
+    """A job of the fake trainer and the fake capture (`seconds` a sample) in the torch-free image: over in a moment."""
+    drill = [{"name": "EYAS_TRAINER", "value": "fake"}, {"name": "EYAS_CAPTURE", "value": f"fake:{seconds:g}"}]
+    container = {
+        "name": "main",
+        "image": "eyas-runtime:0.1.0",
+        "env": drill,
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
+    }
+    template = {"spec": {"containers": [container]}}
+    small: dict[str, object] = {"evaluation": None, "producers.template": template, "consumers.template": template}
+    return quickstart(name, **(small | changes))
+
+
 class ClusterJob:
     """One job on the cluster."""
 
