@@ -95,7 +95,7 @@ async def _ask(access: Access, job: ClusterJob, *, live: bool) -> tuple[wire.Sta
     except UserError:
         return None, ()
     except EyasError as error:
-        return None, (f"numbers as of the operator's last look: {error}",)
+        return None, (f"numbers as of the operator's last look: {str(error)[:WHY_CHARACTERS_MAX]}",)
 
 
 async def draw_job(access: Access, name: str, output: Path | None) -> Path:
