@@ -1,8 +1,8 @@
 """Kubernetes Events about jobs: aggregated, limited, and never a reason for a pass to fail.
 
 The same words about the same job within `WINDOW_SECONDS` are one Event with a series. Its name follows from its
-content, so an operator that was restarted counts on where the other stopped. A job that says too much is cut off until
-its allowance has grown again.
+content, so an operator that was restarted goes on with the same Event (it may not read the old count and begins at
+two). A job that says too much is cut off until its allowance has grown again.
 """
 
 import asyncio

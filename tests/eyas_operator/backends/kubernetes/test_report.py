@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from eyas_contract import env
+from eyas_contract import env, wire
 from eyas_contract.wire import StatusReply
 from eyas_operator.backends.kubernetes import report
 from eyas_operator.backends.kubernetes.keys import OperatorKeys
@@ -96,21 +96,40 @@ def test_answer_of_an_older_epoch_than_was_seen_is_none(tmp_path: Path, keys: Op
     assert second is None
 
 
+def test_predecessor_that_nobody_could_stop_is_not_believed(tmp_path: Path, keys: OperatorKeys) -> None:
+    newer = job_config(tmp_path / "newer", store_epoch=2)
+    with running_service(tmp_path / "newer", newer) as service:
+        (said,) = ask(keys, service.port)
+    assert said is not None
+    body = wire.encode(msgspec.structs.replace(said, store_epoch=1))
+
+    def answer(epoch: int) -> bytes:
+        head = f"HTTP/1.1 200 OK\r\n{wire.STORE_EPOCH_HEADER}: {epoch}\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+    believed = asyncio.run(_answered(keys, answer(2), answer(1)))
+    assert [found is not None for found in believed] == [True, False]
+
+
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b"\x00" * 64])
 def test_nonsense_gives_no_report(keys: OperatorKeys, answer: bytes) -> None:
-    async def inside() -> StatusReply | None:
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer)
-            writer.close()
+    assert asyncio.run(_answered(keys, answer)) == [None]
 
-        server = await asyncio.start_server(handle, "127.0.0.1", 0)
-        async with server:
-            port = server.sockets[0].getsockname()[1]
-            reports = Reports(keys, lambda _job: f"http://127.0.0.1:{port}")
-            try:
-                return await reports.read(SAMPLED)
-            finally:
-                await reports.close()
 
-    assert asyncio.run(inside()) is None
+async def _answered(keys: OperatorKeys, *answers: bytes) -> list[StatusReply | None]:
+    """One reader asks a server that gives these raw answers, one to each connection."""
+    rest = iter(answers)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(next(rest))
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        reports = Reports(keys, lambda _job: f"http://127.0.0.1:{port}")
+        try:
+            return [await reports.read(SAMPLED) for _ in answers]
+        finally:
+            await reports.close()
