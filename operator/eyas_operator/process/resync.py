@@ -52,14 +52,15 @@ class Resync:
         self.synced = False
         """Everything was listed at least once."""
         self.last = clock()
-        """When everything was last listed, or when this began."""
+        """When everything was last listed, or when the first list began."""
         self.missed = 0
         """Changes that the streams never brought, as far as lists showed."""
         self.stale = 0
         """Lists in a row that showed such changes."""
 
     async def first(self) -> None:
-        """The first list, repeated until it succeeds."""
+        """The first list, repeated until it succeeds. Until now nobody expected one."""
+        self.last = self._clock()
         for attempt in itertools.count():
             await asyncio.sleep(RETRY_SECONDS if attempt else 0.0)
             if await self._all():

@@ -101,3 +101,19 @@ def test_a_list_that_fails_is_made_again_and_counts_for_nothing(monkeypatch: pyt
     asyncio.run(resync.first())
     assert lists.asked == ["a", "a", "a"]
     assert resync.synced
+
+
+def test_a_replica_that_waited_for_long_is_not_late_when_it_begins_to_lead() -> None:
+    now = 0.0
+    lists = ScriptedLists()
+    resync = Resync(lists, ("a",), lambda _key: None, Hearing(), seconds=60.0, clock=lambda: now)
+    now = 1e6
+    ages: list[float] = []
+
+    async def relist(namespace: str) -> Collection[tuple[str, str]]:
+        ages.append(now - resync.last)
+        return []
+
+    lists.relist = relist  # type: ignore[method-assign]
+    asyncio.run(resync.first())
+    assert ages == [0.0]
