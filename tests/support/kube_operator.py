@@ -21,7 +21,7 @@ from eyas_operator.names import JobIdentity
 from eyas_operator.reconciler import Outcome, Reconciler
 from eyas_operator.settings import Settings
 from eyas_operator.telemetry import Telemetry
-from support.kube_apiserver import KubeApiServer
+from support.kube_apiserver import KubeApiServer, Reply
 from support.operator_world import ENVIRONMENT, NOW, a_body
 
 JOBS: Final = "/apis/eyas.dev/v1alpha1/namespaces/{}/disaggtrainingjobs"
@@ -162,7 +162,7 @@ class Kubelet:
         for pod in self.pods():
             name, meta = pod["metadata"]["name"], pod["metadata"]
             if "deletionTimestamp" in meta:
-                self._server.must("DELETE", self.path("pods", name), {"gracePeriodSeconds": 0})
+                self._taken(self._server.ask("DELETE", self.path("pods", name), {"gracePeriodSeconds": 0}))
                 moved = True
             elif not pod["spec"].get("nodeName"):
                 self._start(name)
@@ -188,7 +188,8 @@ class Kubelet:
 
     def _start(self, name: str) -> None:
         binding = {"metadata": {"name": name}, "target": {"kind": "Node", "name": "node-1"}}
-        self._server.must("POST", f"{self.path('pods', name)}/binding", binding)
+        if not self._taken(self._server.ask("POST", f"{self.path('pods', name)}/binding", binding)):
+            return
         running = {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": "True"}],
@@ -211,7 +212,13 @@ class Kubelet:
 
     def _status(self, plural: str, name: str, status: dict[str, Any]) -> None:
         path = f"{self.path(plural, name)}/status"
-        self._server.must("PATCH", path, {"status": status}, content="application/merge-patch+json")
+        self._taken(self._server.ask("PATCH", path, {"status": status}, content="application/merge-patch+json"))
+
+    @staticmethod
+    def _taken(reply: Reply) -> bool:
+        """Whether it was done; an operator that is a process of its own may have been faster (404, 409)."""
+        assert reply.status < 300 or reply.status in (404, 409), f"{reply.status}: {reply.message}"
+        return reply.status < 300
 
 
 def _container(state: dict[str, Any], *, ready: bool) -> dict[str, Any]:
