@@ -8,6 +8,7 @@
 #   EYAS_TORCH         cpu or pypi (default: cpu where that wheel is at hand)
 #   SOURCE_DATE_EPOCH  the time of every file in the images
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/.."
 cache=${EYAS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/eyas}
 work=$cache/images
@@ -18,7 +19,7 @@ wheel=("$cache"/wheels/torch-*+cpu-cp311-*.whl)
 torch=${EYAS_TORCH:-$([ -e "${wheel[0]}" ] && echo cpu || echo pypi)}
 libraries=(libibverbs1 librdmacm1 libnuma1 libcurl4)  # what Mooncake's wheel links
 SITE=usr/local/lib/python3.11/dist-packages
-mkdir -p "$work"
+mkdir -p "$work" "$cache/wheels"
 say() { printf 'images: %s\n' "$*" >&2; }
 key_of() { sha256sum | cut -c1-16; }
 as_layer() {  # FOLDER OUTPUT: the same files give the same bytes
@@ -96,7 +97,7 @@ code() {  # IMAGE PACKAGE...: our own packages that this image needs; prints the
 image() {  # IMAGE BASE-LAYER MODULE PACKAGE...
   local name=$1 base=$2 module=$3 packages own key began=$SECONDS id; shift 3
   packages=$(dependencies "$name") own=$(code "$name" "$@")
-  key=$( (cat images/pack.py; echo "$base $packages $own $module") | key_of)
+  key=$( (cat images/pack.py; echo "${base##*/} ${packages##*/} ${own##*/} $module") | key_of)
   [ "$(docker image inspect -f '{{index .Config.Labels "dev.eyas.content"}}' "eyas-$name:$tag" 2> /dev/null)" != "$key" ] || return 0
   id=$({ python3 images/pack.py --name "eyas-$name:$tag" --layer "$base" --layer "$packages" --layer "$own" --epoch "$epoch" \
     --label "dev.eyas.content=$key" --label "org.opencontainers.image.version=$tag" \

@@ -29,7 +29,7 @@ def test_three_nodes_are_ready_and_have_fake_devices(kubectl: Kubectl) -> None:
 
 def test_every_node_has_the_images(kubectl: Kubectl) -> None:
     for node in kubectl.items("nodes"):
-        names = {name for image in node["status"]["images"] for name in image["names"]}
+        names = {name for image in node["status"]["images"] for name in image["names"] or ()}
         for image in ("eyas-operator", "eyas-runtime", "eyas-train"):
             assert any(f"/{image}:" in name for name in names), f"{image} is not on {node['metadata']['name']}"
 
