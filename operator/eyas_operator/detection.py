@@ -4,7 +4,8 @@ The end is what the node wrote, in whole seconds and by its own clock; a pod tha
 """
 
 from eyas_operator import names
-from eyas_operator.api.status import Incident, JobStatus
+from eyas_operator.api.incidents import Incident
+from eyas_operator.api.status import JobStatus
 from eyas_operator.names import PodIdentity, Role
 from eyas_operator.telemetry import GANG
 from eyas_operator.world import Children, Pod, seconds_of

@@ -4,7 +4,8 @@ Reasons are verbs in the past, from this file only. Facts of a failure (class, m
 the pod they came from is deleted afterwards.
 """
 
-from eyas_operator.api.status import Incident, JobStatus, Stage
+from eyas_operator.api.incidents import Incident
+from eyas_operator.api.status import JobStatus, Stage
 from eyas_operator.cluster import Event
 from eyas_operator.status import is_true
 

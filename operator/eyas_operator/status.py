@@ -9,7 +9,8 @@ from typing import Final, Literal
 
 from eyas_contract.wire import StatusReply
 from eyas_operator import names
-from eyas_operator.api.status import CheckpointStatus, Condition, JobStatus, Progress, RoleStatus, Stage
+from eyas_operator.api.progress import CheckpointStatus, Progress
+from eyas_operator.api.status import Condition, JobStatus, RoleStatus, Stage
 from eyas_operator.desired.build import roles_of
 from eyas_operator.names import Role
 from eyas_operator.policies.lifecycle import own_report

@@ -8,7 +8,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from eyas_operator.api.status import Incident, JobStatus, Stage
+from eyas_operator.api.incidents import Incident
+from eyas_operator.api.status import JobStatus, Stage
 from eyas_operator.names import JobIdentity
 
 PREFIX: Final = "eyas"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from eyas_contract.words import counted
-from eyas_operator.api.status import Incident
+from eyas_operator.api.incidents import Incident
 
 MESSAGE_CHARACTERS_MAX = 160
 """On a screen; the whole message is in the status."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from eyas_contract.errors import UserError
 from eyas_contract.wire import StepMetrics
-from eyas_operator.api.status import Incident
+from eyas_operator.api.incidents import Incident
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

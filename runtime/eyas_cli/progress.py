@@ -17,7 +17,7 @@ from rich.text import Text
 from eyas_cli.incidents import IncidentNews, incident_line
 from eyas_contract.states import Phase
 from eyas_contract.wire import StatusReply
-from eyas_operator.api.status import Incident
+from eyas_operator.api.incidents import Incident
 
 INCIDENTS_SHOWN = 6
 _MIB = 1 << 20

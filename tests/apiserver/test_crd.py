@@ -8,18 +8,15 @@ import pytest
 
 from eyas_operator.api import load_yaml, parse
 from eyas_operator.api.crd import crd
+from eyas_operator.api.incidents import Incident
+from eyas_operator.api.progress import BestCheckpoint, CheckpointStatus, Progress, Result
 from eyas_operator.api.rules import IMMUTABLE
 from eyas_operator.api.status import (
-    BestCheckpoint,
-    CheckpointStatus,
     Condition,
     Gang,
-    Incident,
     JobStatus,
     MetadataState,
     NodeStrikes,
-    Progress,
-    Result,
     RoleStatus,
     Unit,
     dump_status,

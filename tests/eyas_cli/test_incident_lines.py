@@ -12,7 +12,7 @@ from eyas_cli.incidents import IncidentNews, incident_line, outcome
 from eyas_cli.progress import Progress, View, line
 from eyas_cli.runner import end_lines
 from eyas_contract.states import Phase
-from eyas_operator.api.status import Incident
+from eyas_operator.api.incidents import Incident
 from support.operator_world import a_report
 
 KILLED = Incident(

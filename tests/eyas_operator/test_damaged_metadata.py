@@ -3,7 +3,8 @@
 import pytest
 
 from eyas_contract.wire import Termination, encode
-from eyas_operator.api.status import INCIDENT_MESSAGE_CHARACTERS_MAX, Unit
+from eyas_operator.api.incidents import INCIDENT_MESSAGE_CHARACTERS_MAX
+from eyas_operator.api.status import Unit
 from eyas_operator.policies.epochs import DAMAGED_MAX
 from support.model_cluster import ModelCluster, OperatorDied
 from support.operator_world import a_body, a_report

@@ -5,7 +5,7 @@ import pytest
 from eyas_contract import wire
 from eyas_contract.states import Gang, Phase
 from eyas_contract.wire import StatusReply
-from eyas_operator.api.status import INCIDENTS_MAX
+from eyas_operator.api.incidents import INCIDENTS_MAX
 from support.model_cluster import ModelCluster
 from support.operator_world import NOW, a_report
 

@@ -2,7 +2,8 @@
 
 from prometheus_client import CollectorRegistry
 
-from eyas_operator.api.status import Incident, JobStatus
+from eyas_operator.api.incidents import Incident
+from eyas_operator.api.status import JobStatus
 from eyas_operator.telemetry import Telemetry
 from support.model_cluster import ModelCluster
 from support.operator_world import JOB

@@ -27,6 +27,15 @@ class Model(BaseModel):
     )
 
 
+CAMEL: Final = ConfigDict(
+    alias_generator=to_camel,
+    validate_by_name=True,
+    extra="ignore",
+    serialize_by_alias=True,
+    use_attribute_docstrings=True,
+)
+"""How the frozen dataclasses of the status are written and read: camelCase, what is not known is passed over."""
+
 _QUANTITY: Final = re.compile(r"([0-9]{1,15})(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?")
 _SUFFIX: Final = {
     None: 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15,

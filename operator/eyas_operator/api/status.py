@@ -7,24 +7,14 @@ is camelCase. Times are RFC 3339; the empty string means "not yet".
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import TypeAdapter, ValidationError
 
+from eyas_operator.api.base import CAMEL
+from eyas_operator.api.incidents import Incident
+from eyas_operator.api.progress import NO_CHECKPOINT, NOT_BEGUN, CheckpointStatus, Progress, Result
 from eyas_operator.names import Role
-
-_CAMEL: Final = ConfigDict(
-    alias_generator=to_camel,
-    validate_by_name=True,
-    extra="ignore",
-    serialize_by_alias=True,
-    use_attribute_docstrings=True,
-)
-INCIDENTS_MAX: Final = 30
-INCIDENT_MESSAGE_CHARACTERS_MAX: Final = 512
-RESTART_CLASSES: Final = frozenset({"ChildExited", "Hang", "GangReplaced"})
-"""Classes of the metadata service's incidents after which processes were started again in their pods."""
 
 
 class Stage(StrEnum):
@@ -43,7 +33,7 @@ class Stage(StrEnum):
 class Condition:
     """A Kubernetes condition."""
 
-    __pydantic_config__ = _CAMEL
+    __pydantic_config__ = CAMEL
 
     type: str
     """What is said."""
@@ -63,7 +53,7 @@ class Condition:
 class Unit:
     """The smallest thing that restarts as a whole: one pod, or the gang of consumers."""
 
-    __pydantic_config__ = _CAMEL
+    __pydantic_config__ = CAMEL
 
     role: Role
     index: int
@@ -96,7 +86,7 @@ class Unit:
 class Gang:
     """Shape of the present attempt of the consumers."""
 
-    __pydantic_config__ = _CAMEL
+    __pydantic_config__ = CAMEL
 
     replicas: int = 0
     """Consumer pods of the present attempt."""
@@ -112,7 +102,7 @@ class Gang:
 class MetadataState:
     """The claim of the present store epoch."""
 
-    __pydantic_config__ = _CAMEL
+    __pydantic_config__ = CAMEL
 
     claim_uid: str = ""
     """UID under which the claim was first seen; another one, or none, means that it is lost."""
@@ -128,7 +118,7 @@ class MetadataState:
 class RoleStatus:
     """Counts of one role's pods, of the present serials only."""
 
-    __pydantic_config__ = _CAMEL
+    __pydantic_config__ = CAMEL
 
     name: Role
     desired: int
@@ -140,115 +130,10 @@ class RoleStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """The metadata service's numbers, as of `observed_time`."""
-
-    __pydantic_config__ = _CAMEL
-
-    step: int = 0
-    """Last window that the ranks have done; with evaluation, windows of both kinds count."""
-    durable_step: int = 0
-    """Window of the last durable checkpoint."""
-    total_steps: int = 0
-    """Windows of the whole run."""
-    training_step: int = 0
-    """Optimizer steps in the ranks' weights."""
-    total_training_steps: int = 0
-    """Optimizer steps of the whole run."""
-    produced: int = 0
-    """Samples captured at least once."""
-    acked: int = 0
-    """Samples trained, not necessarily durable."""
-    evaluated: int = 0
-    """Uses of held-out samples, not necessarily durable."""
-    lag: int = 0
-    """Samples that wait in the store."""
-    dead_letters: int = 0
-    """Samples that are left out, each with a reason."""
-    total_samples: int = 0
-    """Uses of samples in the whole run."""
-    resident_bytes: int = 0
-    """Bytes in the store."""
-    steps_per_second: str = "0"
-    """A decimal in a string: Kubernetes wants no floats in objects."""
-    loss: str = ""
-    """Loss of the last step; a decimal in a string."""
-    last_advance_time: str = ""
-    """When `step` rose last."""
-    observed_time: str = ""
-    """When these numbers were seen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointStatus:
-    """The newest durable checkpoint."""
-
-    __pydantic_config__ = _CAMEL
-
-    step: int = 0
-    """Window that it ends with."""
-    directory: str = ""
-    """Its folder below the checkpoints' volume."""
-    time: str = ""
-    """When it was first seen."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
-    """Something that went wrong, and what it cost."""
-
-    __pydantic_config__ = _CAMEL
-
-    klass: Annotated[str, Field(alias="class")]
-    """Failure class."""
-    unit: str
-    """For example `producer-1` or `consumers`."""
-    source: Literal["Operator", "Service"]
-    """Who saw it: the operator, or the job's metadata service."""
-    message: str
-    """What was known of it."""
-    node: str = ""
-    """Where the pod ran."""
-    serial: int = 0
-    """Ordinal or attempt that failed."""
-    counted: bool = False
-    """Counts against the restart budget."""
-    detected_time: str = ""
-    """When it was seen."""
-    replaced_time: str = ""
-    """The successor was ready."""
-    first_step_time: str = ""
-    """First optimizer step (or capture) after it; empty for ever when it ended in another way than `Recovered`."""
-    seconds: int = -1
-    """From detection to the first step; -1 without one."""
-    outcome: Literal["", "Recovered", "Suspended", "Ended", "Removed"] = ""
-    """Empty while open. `Recovered`: work was seen after it. Otherwise none was: the job was suspended or ended
-    first, or its unit was not wanted any more."""
-    windows_replayed: int = 0
-    """Windows that were trained again."""
-    step_detected: int = 0
-    """Last step before it."""
-    step_resumed: int = -1
-    """Step from which training went on; -1 while unknown."""
-    samples_resumed: int = -1
-    """Captured samples when capture went on; -1 while unknown."""
-
-    @property
-    def open(self) -> bool:
-        """It is not over."""
-        return not self.outcome
-
-    @property
-    def restart(self) -> bool:
-        """Something was started again because of it."""
-        return self.source == "Operator" or self.klass in RESTART_CLASSES
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStrikes:
     """A node on which pods failed in a way that points at its hardware."""
 
-    __pydantic_config__ = _CAMEL
+    __pydantic_config__ = CAMEL
 
     node: str
     """Name of the node."""
@@ -259,52 +144,10 @@ class NodeStrikes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BestCheckpoint:
-    """The checkpoint with the lowest loss on held-out prompts."""
-
-    __pydantic_config__ = _CAMEL
-
-    step: int
-    """Optimizer steps in it."""
-    directory: str
-    """Its folder below the checkpoints' volume."""
-    eval_loss: str
-    """A decimal in a string: Kubernetes wants no floats in objects."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What came out."""
-
-    __pydantic_config__ = _CAMEL
-
-    steps: int
-    """Optimizer steps in the weights."""
-    samples_trained: int
-    """Uses of samples in the weights."""
-    samples_dead: int
-    """Uses of samples that were left out."""
-    checkpoint_directory: str
-    """Folder of the last checkpoint."""
-    weights_sha256: str
-    """Digest of the final weights: equal for every run of the job, whatever was killed."""
-    exact: bool
-    """Nothing was seen that changes bits."""
-    incidents: int
-    """How many there were."""
-    restarts: int
-    """Of pods and gangs."""
-    samples_evaluated: int = 0
-    """Uses of held-out samples, over all evaluations."""
-    best: BestCheckpoint | None = None
-    """None: nothing is held out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
     """Everything under `status`."""
 
-    __pydantic_config__ = _CAMEL
+    __pydantic_config__ = CAMEL
 
     observed_generation: int = 0
     """Generation of the spec that this status speaks of."""
@@ -343,8 +186,8 @@ class JobStatus:
     """Label selector of producer pods; likewise."""
     restarts: int = 0
     """All restarts of pods and gangs."""
-    progress: Progress = Progress()
-    checkpoint: CheckpointStatus = CheckpointStatus()
+    progress: Progress = NOT_BEGUN
+    checkpoint: CheckpointStatus = NO_CHECKPOINT
     incidents: tuple[Incident, ...] = ()
     """What went wrong, the newest last."""
     strikes: tuple[NodeStrikes, ...] = ()

@@ -8,7 +8,8 @@ It is never made twice under one epoch: a fresh, empty claim must be recognisabl
 from dataclasses import replace
 
 from eyas_operator import names
-from eyas_operator.api.status import INCIDENT_MESSAGE_CHARACTERS_MAX, JobStatus, MetadataState, Stage, Unit
+from eyas_operator.api.incidents import INCIDENT_MESSAGE_CHARACTERS_MAX
+from eyas_operator.api.status import JobStatus, MetadataState, Stage, Unit
 from eyas_operator.names import Role
 from eyas_operator.observe import PodState
 from eyas_operator.policies import incidents

@@ -29,7 +29,7 @@ from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.exits import Exit
 from eyas_contract.wire import Termination
 from eyas_operator import names
-from eyas_operator.api.status import INCIDENT_MESSAGE_CHARACTERS_MAX
+from eyas_operator.api.incidents import INCIDENT_MESSAGE_CHARACTERS_MAX
 from eyas_operator.names import Role
 from eyas_operator.world import Pod, PodCondition, Terminated
 

@@ -11,14 +11,8 @@ from typing import Final, Literal
 
 from eyas_contract import wire
 from eyas_contract.states import Phase
-from eyas_operator.api.status import (
-    INCIDENT_MESSAGE_CHARACTERS_MAX,
-    INCIDENTS_MAX,
-    Incident,
-    JobStatus,
-    Stage,
-    Unit,
-)
+from eyas_operator.api.incidents import INCIDENT_MESSAGE_CHARACTERS_MAX, INCIDENTS_MAX, Incident
+from eyas_operator.api.status import JobStatus, Stage, Unit
 from eyas_operator.names import Role
 from eyas_operator.observe import PodState
 from eyas_operator.policies.failures import Failure

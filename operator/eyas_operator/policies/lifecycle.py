@@ -9,8 +9,9 @@ from dataclasses import replace
 from eyas_contract.states import Gang, Phase
 from eyas_contract.wire import StatusReply
 from eyas_operator import names
+from eyas_operator.api.progress import BestCheckpoint, Result
 from eyas_operator.api.rules import immutable_digest
-from eyas_operator.api.status import BestCheckpoint, JobStatus, Result, Stage
+from eyas_operator.api.status import JobStatus, Stage
 from eyas_operator.policies.gang import drain_seconds
 from eyas_operator.policies.moment import Moment, end, enter, fail, reason_in
 from eyas_operator.policies.units import alive_train_pods
