@@ -110,6 +110,20 @@ def test_clean_exit_with_work_left_is_a_counted_failure() -> None:
     assert cluster.status.incidents[-1].klass == "EarlyExit"
 
 
+def test_gang_that_ended_well_just_before_the_metadata_volume_was_lost_is_started_again() -> None:
+    cluster = ModelCluster().started()
+    cluster.end("consumer-0-a1", 0)
+    cluster.end("consumer-1-a1", 0)
+    cluster.delete_claim("demo-1c9e0b52-metadata-e1")
+    cluster.reachable = False
+    cluster.passes(3)
+    assert cluster.status.attempt == 1, "nobody knows yet whether the run is complete"
+    cluster.reachable = True
+    cluster.report = a_report(store_epoch=2, attempt=0, phase=Phase.PREPARING)
+    cluster.passes(2)
+    assert cluster.names_of("consumer") == ["consumer-0-a2", "consumer-1-a2"], "only ranks can present the checkpoint"
+
+
 def test_producers_scale_without_touching_the_gang_and_never_reuse_an_ordinal() -> None:
     cluster = ModelCluster().started()
     cluster.edit(producers={"replicas": 1})

@@ -82,10 +82,9 @@ def _ended(moment: Moment, status: JobStatus, unit: Unit, ends: list[Failure]) -
 def _done(moment: Moment, status: JobStatus, unit: Unit, count: int) -> JobStatus:
     """Ranks that end well while the service has work left: wait for its word, then call it a failure."""
     report = moment.observed.report
-    if count < status.gang.replicas or report is None:
+    if count < status.gang.replicas or report is None or report.store_epoch != status.store_epoch:
         return status
-    if report.store_epoch != status.store_epoch or report.attempt != unit.serial:
-        return status
+    # Also of a service that never heard of this attempt, because its volume was lost since: nobody else would tell it.
     early = Failure(klass=FailureClass.EARLY_EXIT, message="the consumers ended although windows are left to train")
     return with_present_shape(moment, recover(moment, status, unit, early))
 
