@@ -2,8 +2,11 @@
 
 import pytest
 
+from eyas_operator import names
 from eyas_operator.api.pools import Backoff
+from eyas_operator.errors import Refused
 from eyas_operator.policies.budget import pause_seconds
+from eyas_operator.world import Manifest
 from support.model_cluster import ModelCluster
 from support.operator_world import a_body, a_report
 
@@ -105,6 +108,27 @@ def test_two_out_of_memory_kills_without_progress_fail_the_job() -> None:
     assert cluster.verdict("Failed")[0] == "False"
     crash_producer(cluster, code=137, reason="OOMKilled")
     assert cluster.verdict("Failed") == ("True", "OutOfMemory")
+
+
+def test_a_number_that_was_skipped_because_its_pods_were_refused_is_no_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = ModelCluster().started()
+    create, quota = cluster.create, True
+
+    async def refused(manifest: Manifest) -> None:
+        if quota and manifest["metadata"]["labels"].get(names.LABEL_ROLE) == "consumer":
+            raise Refused("exceeded quota")
+        await create(manifest)
+
+    monkeypatch.setattr(cluster, "create", refused)
+    cluster.end("consumer-0-a1", 1)
+    cluster.passes(20, seconds=30)
+    assert cluster.status.attempt > 5
+    assert cluster.status.restarts == 1, "as many as there are incidents"
+    assert [incident.serial for incident in cluster.status.incidents] == [1]
+    quota = False
+    cluster.passes(4, seconds=61)
+    assert cluster.names_of("consumer")
+    assert cluster.verdict("Failed")[0] == "False"
 
 
 @pytest.mark.parametrize("hostname", ["producer-0-o1", "consumer-1-a1", "metadata-e1-o1", "store-node-0-o1"])

@@ -28,6 +28,8 @@ def pause_seconds(backoff: Backoff, restarts_before: int) -> float:
 def restart(moment: Moment, status: JobStatus, unit: Unit, failure: Failure) -> JobStatus:
     """The unit under its next serial, counted and paused; or the job failed when its budget is spent."""
     pause = pause_seconds(moment.spec.recovery.backoff, unit.pauses_without_progress)
+    # A number that is skipped because its pod was never made restarted nothing.
+    restarted = int(failure.klass is not FailureClass.NOT_CREATED)
     again = replace(
         unit,
         serial=next_serial(moment, unit),
@@ -38,11 +40,11 @@ def restart(moment: Moment, status: JobStatus, unit: Unit, failure: Failure) -> 
         restarts_without_progress=unit.restarts_without_progress + int(failure.counted),
         pauses_without_progress=unit.pauses_without_progress + 1,
         out_of_memory=unit.out_of_memory + int(failure.klass is FailureClass.OUT_OF_MEMORY),
-        restarts=unit.restarts + 1,
+        restarts=unit.restarts + restarted,
         last_class=failure.klass.value,
         last_message=failure.message,
     )
-    status = replace(with_unit(status, again), restarts=status.restarts + 1)
+    status = replace(with_unit(status, again), restarts=status.restarts + restarted)
     return _spent(moment, status, again)
 
 
