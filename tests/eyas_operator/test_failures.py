@@ -8,6 +8,7 @@ import pytest
 from eyas_contract.wire import Termination, encode
 from eyas_operator.names import LABEL_ROLE
 from eyas_operator.policies.failures import COUNTED, FailureClass, classify
+from eyas_operator.policies.gang import SEVERITY
 from eyas_operator.world import Pod
 
 
@@ -29,6 +30,19 @@ def ended(code: int, *, reason: str = "Error", message: str = "", role: str = "c
 
 DISRUPTED = [{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]
 TAINTED = [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}]
+
+
+FULL = (
+    'Usage of EmptyDir volume "tmp" exceeds the limit "20Gi". ',
+    "Pod ephemeral local storage usage exceeds the total limit of containers 30Gi. ",
+    'Container main exceeded its local ephemeral storage limit "30Gi". ',
+)
+"""As the kubelet says it."""
+
+
+def evicted(message: str) -> Pod:
+    containers = [{"name": "main", "state": {"terminated": {"exitCode": 137, "reason": "Error"}}}]
+    return a_pod(phase="Failed", reason="Evicted", message=message, containerStatuses=containers)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +75,8 @@ TAINTED = [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByT
         pytest.param(ended(78, conditions=DISRUPTED), FailureClass.CONFIG, id="config-beats-disruption"),
         pytest.param(ended(137, conditions=TAINTED), FailureClass.NODE_LOST, id="taint"),
         pytest.param(a_pod(phase="Failed", reason="Evicted"), FailureClass.DISRUPTED, id="evicted"),
+        pytest.param(evicted("The node was low on resource: memory. "), FailureClass.DISRUPTED, id="node-pressure"),
+        *(pytest.param(evicted(text), FailureClass.OUT_OF_STORAGE, id=f"storage-{n}") for n, text in enumerate(FULL)),
         pytest.param(a_pod(phase="Unknown"), FailureClass.NODE_LOST, id="unknown"),
         pytest.param(a_pod(phase="Failed", reason="NodeLost"), FailureClass.NODE_LOST, id="node-lost"),
         pytest.param(a_pod(phase="Failed"), FailureClass.CRASH, id="failed-without-status"),
@@ -71,7 +87,18 @@ def test_class_of(pod: Pod, klass: FailureClass) -> None:
 
 
 def test_only_the_jobs_own_faults_count() -> None:
-    assert {klass.value for klass in COUNTED} == {"OutOfMemory", "Hang", "Hardware", "EarlyExit", "Crash"}
+    assert {klass.value for klass in COUNTED} == {
+        "OutOfMemory", "OutOfStorage", "Hang", "Hardware", "EarlyExit", "Crash",
+    }  # fmt: skip
+
+
+def test_the_message_of_a_pod_that_wrote_too_much_names_the_limit() -> None:
+    assert classify(evicted(FULL[0])).message == FULL[0].strip()
+
+
+def test_every_class_of_an_end_has_a_place_in_the_gang() -> None:
+    told_otherwise = {"EarlyExit", "MetadataLost", "MetadataDamaged"}
+    assert {klass.value for klass in SEVERITY} == {klass.value for klass in FailureClass} - told_otherwise
 
 
 def test_message_is_the_supervisors_sentence_and_bounded() -> None:

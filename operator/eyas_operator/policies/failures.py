@@ -11,6 +11,7 @@
 | node lost | NodeLost | no | restarted elsewhere, node strike |
 | pod deleted or vanished | PodDeleted | no | restarted |
 | `OOMKilled` | OutOfMemory | yes; twice without progress fails the job | restarted |
+| evicted for more than its own storage limit | OutOfStorage | yes | restarted |
 | message class `Hang` | Hang | yes | restarted |
 | ECC, Xid, NCCL, RDMA in the message | Hardware | yes | restarted elsewhere, node strike |
 | anything else | Crash | yes | restarted |
@@ -47,6 +48,8 @@ class FailureClass(StrEnum):
     NOT_CREATED = "NotCreated"
     """Its creation was decided but it was never seen: its number is skipped."""
     OUT_OF_MEMORY = "OutOfMemory"
+    OUT_OF_STORAGE = "OutOfStorage"
+    """It wrote more than its own limits allow; that it was evicted for it is no accident."""
     HANG = "Hang"
     HARDWARE = "Hardware"
     EARLY_EXIT = "EarlyExit"
@@ -61,6 +64,7 @@ class FailureClass(StrEnum):
 COUNTED: Final = frozenset(
     {
         FailureClass.OUT_OF_MEMORY,
+        FailureClass.OUT_OF_STORAGE,
         FailureClass.HANG,
         FailureClass.HARDWARE,
         FailureClass.EARLY_EXIT,
@@ -81,6 +85,8 @@ _DISRUPTED_REASONS: Final = frozenset(
     {"Evicted", "Preempted", "Preempting", "Shutdown", "NodeShutdown", "Terminated", "NodeAffinity"}
     | {"UnexpectedAdmissionError", "OutOfcpu", "OutOfmemory", "OutOfpods"}
 )
+_OWN_LIMIT: Final = re.compile(r"exceeds the limit|exceeds the total limit|exceeded its local ephemeral storage limit")
+"""What the kubelet says of a pod that it evicts for the pod's own storage, and not for its node's lack of something."""
 _CONFIG_KLASSES: Final = frozenset({"UserError", "Unauthenticated", "Config"})
 _OOM_KLASSES: Final = frozenset({"OutOfMemory", "OOMKilled"})
 _SIGTERM: Final = 143
@@ -161,10 +167,16 @@ def _klass(pod: Pod, terminated: Terminated | None, line: Termination | None) ->
 def _infrastructure(pod: Pod) -> FailureClass | None:
     if node_lost(pod):
         return FailureClass.NODE_LOST
+    if _beyond_its_storage(pod):
+        return FailureClass.OUT_OF_STORAGE
     disrupted = condition(pod, "DisruptionTarget")
     if (disrupted is not None and disrupted.status == "True") or pod.status.reason in _DISRUPTED_REASONS:
         return FailureClass.DISRUPTED
     return None
+
+
+def _beyond_its_storage(pod: Pod) -> bool:
+    return pod.status.reason == "Evicted" and _OWN_LIMIT.search(pod.status.message) is not None
 
 
 def node_lost(pod: Pod) -> bool:
@@ -180,7 +192,9 @@ def condition(pod: Pod, kind: str) -> PodCondition | None:
 
 
 def _message(pod: Pod, terminated: Terminated | None, line: Termination | None) -> str:
-    if line is not None and line.message:
+    if _beyond_its_storage(pod):
+        text = pod.status.message.strip()
+    elif line is not None and line.message:
         text = line.message
     elif terminated is not None:
         tail = terminated.message.strip()

@@ -17,9 +17,10 @@ from eyas_operator.policies.units import recover, with_present_shape
 GRACE_SECONDS = 120
 """As `desired.consumers`."""
 RESIZE = "Resize"
-_SEVERITY = (
+SEVERITY = (
     FailureClass.CONFIG,
     FailureClass.OUT_OF_MEMORY,
+    FailureClass.OUT_OF_STORAGE,
     FailureClass.HARDWARE,
     FailureClass.HANG,
     FailureClass.CRASH,
@@ -71,7 +72,7 @@ def _ends(moment: Moment, status: JobStatus, unit: Unit) -> list[Failure]:
 
 
 def _ended(moment: Moment, status: JobStatus, unit: Unit, ends: list[Failure]) -> JobStatus:
-    worst = min(ends, key=lambda end: _SEVERITY.index(end.klass))
+    worst = min(ends, key=lambda end: SEVERITY.index(end.klass))
     if worst.klass is FailureClass.DONE:
         return _done(moment, status, unit, len(ends))
     if worst.klass in GRACEFUL and _members_alive(moment, status, unit):
