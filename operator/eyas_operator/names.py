@@ -63,8 +63,9 @@ class JobIdentity:
 
     @property
     def stem(self) -> str:
-        """What the names of all children begin with; at most 33 characters."""
-        head = self.name.replace(".", "-")[:_STEM_NAME_LENGTH_MAX].rstrip("-")
+        """What the names of all children begin with: a letter, as Services must; at most 33 characters."""
+        name = self.name if self.name[0].isalpha() else f"j-{self.name}"
+        head = name.replace(".", "-")[:_STEM_NAME_LENGTH_MAX].rstrip("-")
         return f"{head}-{self.job_uid[:_STEM_UID_LENGTH]}"
 
 
