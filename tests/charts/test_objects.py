@@ -134,7 +134,9 @@ def test_a_digest_is_preferred_to_a_tag() -> None:
 
 
 def test_one_copy_has_no_budget_that_could_only_forbid_a_drain() -> None:
-    assert only(rendered(), "PodDisruptionBudget")["spec"]["minAvailable"] == 1
+    spec = only(rendered(), "PodDisruptionBudget")["spec"]
+    assert spec["minAvailable"] == 1
+    assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "copies that cannot get ready never block a drain"
     assert not of_kind(rendered({"replicaCount": 1}), "PodDisruptionBudget")
 
 

@@ -97,7 +97,8 @@ def disruption_budgets(build: Build) -> tuple[Manifest, ...]:
     """Budgets with an integer `minAvailable` of replicas - 1.
 
     A percentage would be computed from the job's scale subresource, which counts producers, for every role. Roles of
-    one replica get none: it could only forbid draining a node.
+    one replica get none: it could only forbid draining a node. A pod that is not ready may always be evicted: it does
+    nothing yet that a budget could protect, and a gang that never gets ready must not hold a node for ever.
     """
     nodes = own_store_nodes(build.spec)
     counts = (
@@ -110,7 +111,11 @@ def disruption_budgets(build: Build) -> tuple[Manifest, ...]:
             "apiVersion": "policy/v1",
             "kind": "PodDisruptionBudget",
             "metadata": metadata(build.job, names.policy(build.job, role.value)),
-            "spec": {"minAvailable": count - 1, "selector": {"matchLabels": _selector(build, role)}},
+            "spec": {
+                "minAvailable": count - 1,
+                "unhealthyPodEvictionPolicy": "AlwaysAllow",
+                "selector": {"matchLabels": _selector(build, role)},
+            },
         }
         for role, count in counts
         if count > 1
