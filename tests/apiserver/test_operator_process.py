@@ -207,6 +207,27 @@ def test_jobs_of_all_watched_namespaces_are_served(jobs: KubeApiServer, tmp_path
         assert operator.end() == 0
 
 
+def test_a_namespace_that_is_closed_to_the_operator_holds_up_no_other_one_and_is_served_once_it_opens(
+    jobs: KubeApiServer, place: Kubelet, tmp_path: Path
+) -> None:
+    closed = Kubelet(jobs, jobs.namespace())
+    settings = {"watch_namespaces": f"{closed.namespace},{place.namespace}", "relist_seconds": "1"}
+    for each in (place, closed):
+        submit(jobs, each.namespace)
+    with start(jobs, place, tmp_path, **settings) as operator:
+        operator.leading()
+        wait_pods(place, ALL, operator)
+        place.kill("producer-0-o1")
+        wait_pods(place, ALL - {"producer-0-o1"} | {"producer-0-o2"}, operator)
+        assert "forbidden" in operator.wait_said("a namespace is not served")["error"]
+        jobs.grant(closed.namespace, RULES)
+        assert operator.wait() == 75, "begun again, it opens streams there, too"
+    with start(jobs, place, tmp_path, **settings) as operator:
+        operator.leading()
+        wait_pods(closed, ALL, operator)
+        assert operator.end() == 0
+
+
 def test_a_stream_that_fails_for_good_ends_the_process_and_frees_the_lease(
     jobs: KubeApiServer, place: Kubelet, tmp_path: Path
 ) -> None:

@@ -64,22 +64,23 @@ def kopf_settings() -> kopf.OperatorSettings:
 class Watches:
     """All streams of one process."""
 
-    def __init__(self, feed: Feed, namespaces: Collection[str], report: Report) -> None:
-        """`namespaces` is empty for the whole cluster."""
+    def __init__(self, feed: Feed, report: Report) -> None:
         self._feed = feed
-        self._namespaces = tuple(namespaces)
         self._report = report
         self._tasks: Collection[asyncio.Task[Any]] = ()
 
-    async def start(self) -> None:
-        """Open the streams. Beware: kopf takes SIGINT and SIGTERM; whoever starts it sets their handlers again."""
+    async def start(self, namespaces: Collection[str]) -> None:
+        """Open the streams; no `namespaces`: of the whole cluster. One that may not be listed ends them all.
+
+        Beware: kopf takes SIGINT and SIGTERM; whoever starts it sets their handlers again.
+        """
         settings = kopf_settings()
         self._tasks = await kopf.spawn_tasks(
             registry=self._registry(settings),
             settings=settings,
             standalone=True,
-            clusterwide=not self._namespaces,
-            namespaces=self._namespaces,
+            clusterwide=not namespaces,
+            namespaces=tuple(namespaces),
         )
 
     async def ended(self) -> str:

@@ -1,7 +1,8 @@
 """Everything that works only while this process leads: lists, streams, queue and passes.
 
-`run` ends when a stream or a list does that never should end, and says why. Passes begin with the first list, before
-the streams are open: what happens between the two is listed once more by the streams themselves.
+`run` ends when a stream does that never should end, or when streams are needed for a namespace that was closed to us,
+and says why: the next life begins with what is open then. Passes begin with the first list, before the streams are
+open: what happens between the two is listed once more by the streams themselves.
 """
 
 import asyncio
@@ -45,7 +46,7 @@ class Leader:
         self.resync = Resync(
             cluster, namespaces, self.workers.wake, feed.hearing, seconds=process.relist_seconds, clock=clock
         )
-        self._watches = Watches(feed, () if EVERYWHERE in namespaces else namespaces, telemetry.requested)
+        self._watches = Watches(feed, telemetry.requested)
         metrics.follow("queue_depth", "Jobs that are due and wait for a worker.", lambda: float(self.workers.depth))
         metrics.follow("watch_missed_changes", "Changes that only lists showed.", lambda: float(self.resync.missed))
 
@@ -57,17 +58,16 @@ class Leader:
         await self.resync.first()
         passes = asyncio.create_task(self.workers.run(), name="passes")
         relists = asyncio.create_task(self.resync.run(), name="relists")
-        await self._watches.start()
+        await self._watches.start(self.resync.served - {EVERYWHERE})
         started()
         streams = asyncio.create_task(self._watches.ended(), name="streams")
         tasks = (passes, relists, streams)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in (passes, relists):
-                if task.done():
-                    # Neither ends but by an error.
-                    task.result()
-            return streams.result() if streams.done() else "the passes ended"
+            if passes.done():
+                # They end by an error, or because they were told to.
+                passes.result()
+            return next((task.result() for task in (relists, streams) if task.done()), "the passes ended")
         finally:
             for each in tasks:
                 each.cancel()

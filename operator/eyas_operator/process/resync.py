@@ -1,7 +1,8 @@
 """Shell: once a minute all jobs and all children are listed, whatever the streams say. Repairs every missed event.
 
 One list per kind and namespace serves all jobs, so that jobs at rest cost the API server nothing of their own. Every
-job found is woken. A list that fails is made again soon; the probe sees how old the last one is.
+job found is woken. A list that fails is made again soon; the probe sees how old the last one is. A namespace that may
+not be listed (it is gone, or its role is) holds up no other one.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 from eyas_contract.errors import EyasError
+from eyas_operator.errors import Refused
 from eyas_operator.handlers.hearing import Hearing
 from eyas_operator.queue.workers import JobKey
 
@@ -57,6 +59,8 @@ class Resync:
         """Changes that the streams never brought, as far as lists showed."""
         self.stale = 0
         """Lists in a row that showed such changes."""
+        self.served: frozenset[str] = frozenset()
+        """Namespaces that the last list found open to us."""
 
     async def first(self) -> None:
         """The first list, repeated until it succeeds. Until now nobody expected one."""
@@ -66,24 +70,41 @@ class Resync:
             if await self._all():
                 return
 
-    async def run(self) -> None:
-        """List for ever."""
-        while True:
+    async def run(self) -> str:
+        """List until a namespace opens that was closed to the first list: it has no streams. Says which."""
+        streamed = self.served
+        while self.served <= streamed:
             await asyncio.sleep(self._seconds if self._clock() - self.last < self._seconds else RETRY_SECONDS)
             await self._all()
+        return f"{', '.join(sorted(self.served - streamed))} may be looked at now, and needs streams"
 
     async def _all(self) -> bool:
+        served = set()
         try:
             for namespace in self._namespaces:
-                for key in await self._lists.relist(namespace):
-                    self._wake(JobKey(*key))
+                if await self._listed(namespace):
+                    served.add(namespace)
         except EyasError as error:
             log.warning("not everything could be listed", extra={"error": str(error)})
             return False
+        if not served:
+            return False
+        self.served = frozenset(served)
         missed = self._hearing.listed(self._lists.versions())
         self.missed += missed
         self.stale = self.stale + 1 if missed else 0
         if missed:
             log.warning("the watch streams missed changes", extra={"changes": missed})
         self.synced, self.last = True, self._clock()
+        return True
+
+    async def _listed(self, namespace: str) -> bool:
+        """Whether it may be listed. Raises every other error."""
+        try:
+            found = await self._lists.relist(namespace)
+        except Refused as error:
+            log.warning("a namespace is not served", extra={"namespace": namespace, "error": str(error)})
+            return False
+        for key in found:
+            self._wake(JobKey(*key))
         return True
