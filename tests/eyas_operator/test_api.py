@@ -1,6 +1,6 @@
 """The resource's types: what is accepted, what is refused, and in which words."""
 
-import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -8,7 +8,9 @@ import pytest
 from eyas_contract.errors import UserError
 from eyas_operator.api import load_yaml, parse
 from eyas_operator.api.base import parse_quantity, render_quantity
+from eyas_operator.api.job import JobSpec
 from eyas_operator.api.rules import IMMUTABLE, immutable_changes, immutable_digest
+from eyas_operator.api.training import Training
 from eyas_operator.errors import SpecError
 from support.operator_world import a_body
 
@@ -177,12 +179,25 @@ def test_every_error_is_reported_at_once() -> None:
     assert len(errors_of(body)) == 3
 
 
-def test_digest_of_a_job_without_evaluation_is_what_it_always_was() -> None:
-    """An operator that learned of evaluation finds the specs of running jobs unchanged."""
-    spec = parse(a_body()).spec
-    parts = spec.model_dump_json(include=set(IMMUTABLE), by_alias=True, exclude_none=True)
-    assert "evaluation" not in parts
-    assert immutable_digest(spec) == hashlib.sha256(parts.encode()).hexdigest()[:32]
+def test_a_field_that_a_later_operator_adds_changes_no_digest_until_it_is_set() -> None:
+    """Else an upgrade would find the immutable part of every running job changed."""
+
+    class LaterTraining(Training):
+        newly: int = 3
+        found: str | None = None
+
+    class LaterSpec(JobSpec):
+        training: LaterTraining = LaterTraining()
+
+    body = changed("training.learningRate", 2e-4)["spec"]
+
+    def later(**training: object) -> str:
+        given = body | {"training": body["training"] | training}
+        return immutable_digest(LaterSpec.model_validate_json(json.dumps(given), strict=True))
+
+    present = immutable_digest(JobSpec.model_validate_json(json.dumps(body), strict=True))
+    assert later() == later(newly=3) == present
+    assert later(newly=4) != present
 
 
 def test_rounds_must_begin_where_capture_groups_do() -> None:

@@ -5,6 +5,7 @@ job lives (CEL compares with the old object; the operator compares a digest that
 """
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,7 @@ from eyas_operator.environment import MOUNT_PATHS
 
 IMMUTABLE: Final = ("mode", "target", "data", "draft", "training", "store", "volumes")
 OPTIONAL: Final = ("evaluation",)
-"""As immutable, but counted only where they are given: the digest of a job without them is what it always was."""
+"""As immutable, but a job may be without them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,10 +211,13 @@ def violations(spec: JobSpec) -> tuple[str, ...]:
 
 
 def immutable_digest(spec: JobSpec) -> str:
-    """Digest of the parts that may not change; equal for equal meaning, whatever was defaulted."""
-    # A field that a later version adds and a job does not set must not make the job look changed.
-    parts = spec.model_dump_json(include={*IMMUTABLE, *OPTIONAL}, by_alias=True, exclude_none=True)
-    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+    """Digest of the parts that may not change; equal for equal meaning, whatever was written and what defaulted.
+
+    What says no more than the default is left out, so that a field that a later operator adds does not make a running
+    job look changed. Within one version of the API a default never changes: it would.
+    """
+    said = spec.model_dump(mode="json", include={*IMMUTABLE, *OPTIONAL}, by_alias=True, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def immutable_changes(before: JobSpec, after: JobSpec) -> tuple[str, ...]:
