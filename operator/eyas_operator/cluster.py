@@ -79,7 +79,7 @@ class Cluster(Protocol):
     async def create(self, manifest: Manifest) -> None:
         """Create a Pod, PersistentVolumeClaim or immutable ConfigMap.
 
-        An object of that name that carries this job's UID label is success: the create was made before. Raises
+        An object of that name with this job's UID label and the same owner is success: it was made before. Raises
         `Conflict` if the name belongs to somebody else, `Refused` if the cluster does not take it.
         """
         ...

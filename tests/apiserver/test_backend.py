@@ -143,6 +143,11 @@ def test_name_that_somebody_took_is_a_conflict_and_stays_his(jobs: KubeApiServer
             await cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": service["spec"]})
         with pytest.raises(Conflict, match="belongs to somebody else"):
             await cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
+        # A label of ours on what is not ours makes it no configuration of ours.
+        label = {"metadata": {"labels": {names.LABEL_JOB_UID: stage.job.uid}}}
+        stage.server.must("PATCH", stage.kubelet.path("configmaps", "taken"), label, content=MERGE)
+        with pytest.raises(Conflict, match="belongs to somebody else"):
+            await cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
         assert "labels" not in stage.server.must("GET", stage.kubelet.path("services", "taken"))["metadata"]
 
     play(jobs, tmp_path, scene)

@@ -94,7 +94,7 @@ class KubernetesCluster:
             present = await self._metadata(path)
             if present is None:
                 raise Conflict(f"{path} was there and is gone") from error
-            if not _same_job(present, manifest):
+            if not _same_job(present, manifest) or not _same_owner(present, manifest):
                 raise Conflict(f"{path} belongs to somebody else") from error
 
     async def apply(self, manifest: Manifest) -> None:
@@ -165,6 +165,12 @@ class KubernetesCluster:
 def _same_job(present: Metadata, manifest: Manifest) -> bool:
     uid: str = manifest["metadata"].get("labels", {}).get(names.LABEL_JOB_UID, "")
     return bool(uid) and present.labels.get(names.LABEL_JOB_UID) == uid
+
+
+def _same_owner(present: Metadata, manifest: Manifest) -> bool:
+    """A label can be written by anybody; what we create and never write again must be owned as we own it."""
+    wanted = {owner["uid"] for owner in manifest["metadata"].get("ownerReferences", ())}
+    return wanted <= {owner.uid for owner in present.owner_references if owner.controller}
 
 
 def _encoded(values: dict[str, str]) -> dict[str, str]:
