@@ -72,6 +72,9 @@ def actions(moment: Moment, status: JobStatus, build: Build) -> tuple[Action, ..
     made: list[Action] = []
     if creates or claims:
         made += [EnsureSecret(shape=shape) for shape in target.secrets]
+    elif moment.observed.reader_stale:
+        # A key was rotated, or made anew, since the last pod was made: else nobody could read this job any more.
+        made += [EnsureSecret(shape=shape) for shape in target.secrets if shape.derived]
     made += _applies(moment, target)
     if creates and ("ConfigMap", build.config_name) not in moment.observed.others:
         made.append(Create(manifest=target.config))

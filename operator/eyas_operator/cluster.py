@@ -76,6 +76,13 @@ class Cluster(Protocol):
         """`/v1/status` of the metadata service, or None when it does not answer within about two seconds."""
         ...
 
+    def reader_is_stale(self, job: JobIdentity) -> bool:
+        """Whether the service has not learnt the present read token, as of `read_report`; False once it was written.
+
+        The Secret with that token then has to be applied, which is else done only before a pod is made.
+        """
+        ...
+
     async def create(self, manifest: Manifest) -> None:
         """Create a Pod, PersistentVolumeClaim or immutable ConfigMap.
 

@@ -83,6 +83,8 @@ class Observed:
     report: StatusReply | None
     refusal: str = ""
     """What the cluster last refused of this job."""
+    reader_stale: bool = False
+    """The service has not learnt the present read token."""
 
     def of_role(self, *roles: Role) -> list[PodView]:
         """All pods of these roles, whatever their serial."""
@@ -132,7 +134,13 @@ def observe(job: JobIdentity, world: World) -> Observed:
     }
     report = world.report if world.report is not None and world.report.job_uid == job.job_uid else None
     return Observed(
-        pods=pods, strange_pods=tuple(strange), claims=claims, others=others, report=report, refusal=world.refusal
+        pods=pods,
+        strange_pods=tuple(strange),
+        claims=claims,
+        others=others,
+        report=report,
+        refusal=world.refusal,
+        reader_stale=world.reader_stale,
     )
 
 

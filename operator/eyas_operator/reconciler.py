@@ -89,7 +89,8 @@ class Reconciler:
         asked = stage not in (Stage.ENDED, Stage.SUSPENDED) and bool(children.pods)
         report = await self._cluster.read_report(record.identity) if asked else None
         refusal = self._refusals.of(record)
-        world = World(children=children, report=report, refusal=refusal)
+        stale = asked and self._cluster.reader_is_stale(record.identity)
+        world = World(children=children, report=report, refusal=refusal, reader_stale=stale)
         return plan(record, world, self._clock(), self._environment, self._settings)
 
     async def _carry_out(self, record: JobRecord, children: Children, planned: Plan) -> Outcome:

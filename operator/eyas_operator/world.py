@@ -177,6 +177,8 @@ class World(_Part, frozen=True, kw_only=True):
     """The metadata service's own words; None while it cannot be reached."""
     refusal: str = ""
     """What the cluster said when it last refused something of this job; empty once it took everything."""
+    reader_stale: bool = False
+    """The service has not learnt the present read token."""
 
 
 def seconds_of(time: Time) -> float:

@@ -278,6 +278,14 @@ def test_tokens_are_made_once_and_can_be_read_by_those_who_hold_the_key(jobs: Ku
         after = data(stage)
         assert after["tokens"] == first["tokens"]
         assert after["reader"] != first["reader"]
+        (tmp_path / "previous").unlink()
+        (tmp_path / "current").write_text("p" * 64)
+        stage.reports.refused = True
+        await stage.settle()
+        last = data(stage)
+        assert last["tokens"] == first["tokens"]
+        assert last["reader"] not in (first["reader"], after["reader"]), "although no pod is made"
+        assert not (await stage.one_pass()).acted, "once: the kubelet takes its time to bring it into the pod"
 
     play(jobs, tmp_path, scene)
 

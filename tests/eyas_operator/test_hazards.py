@@ -12,6 +12,16 @@ def claims(cluster: ModelCluster) -> list[str]:
     return sorted(name.removeprefix(f"{STEM}-") for kind, name in cluster.things if kind == "PersistentVolumeClaim")
 
 
+def test_hazard_31_a_key_that_changed_reaches_the_services_of_jobs_that_make_no_pod() -> None:
+    cluster = ModelCluster().started()
+    cluster.secret_writes.clear()
+    cluster.passes(3)
+    assert cluster.secret_writes == []
+    cluster.reader_stale, cluster.reachable = True, False
+    cluster.passes(5)
+    assert cluster.secret_writes == [f"{STEM}-reader"], "the random tokens of running pods are left as they are"
+
+
 def test_hazard_1_vanished_metadata_claim_is_never_made_again_under_its_epoch() -> None:
     cluster = ModelCluster().started()
     cluster.delete_claim(f"{STEM}-metadata-e1")

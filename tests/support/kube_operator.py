@@ -33,9 +33,14 @@ class ToldReports:
 
     def __init__(self) -> None:
         self.report: StatusReply | None = None
+        self.refused = False
+        """The service does not know the token that derives from the present key."""
 
     async def read(self, job: JobIdentity) -> StatusReply | None:
         return self.report
+
+    def stale(self, job: JobIdentity) -> bool:
+        return self.refused
 
     async def close(self) -> None:
         return

@@ -74,8 +74,10 @@ class ModelCluster:
         self.fail_creates = 0
         self.report: StatusReply | None = None
         self.reachable = True
+        self.reader_stale = False
         self.events: list[Event] = []
         self.secrets: dict[str, int] = {}
+        self.secret_writes: list[str] = []
         self.job_deleted = False
         self._uids = 0
 
@@ -117,6 +119,9 @@ class ModelCluster:
     async def read_report(self, job: JobIdentity) -> StatusReply | None:
         return self.report if self.reachable else None
 
+    def reader_is_stale(self, job: JobIdentity) -> bool:
+        return self.reader_stale
+
     async def create(self, manifest: Manifest) -> None:
         self._effect()
         key = (manifest["kind"], manifest["metadata"]["name"])
@@ -144,6 +149,8 @@ class ModelCluster:
         self._effect()
         name = shape.manifest["metadata"]["name"]
         self.secrets.setdefault(name, len(self.secrets))
+        self.secret_writes.append(name)
+        self.reader_stale = self.reader_stale and not shape.derived
 
     async def delete(self, job: JobIdentity, target: ObjectRef, *, grace_seconds: int) -> None:
         self._effect()

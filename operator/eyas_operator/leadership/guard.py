@@ -37,6 +37,9 @@ class LedCluster:
     async def read_report(self, job: JobIdentity) -> StatusReply | None:
         return await self._inner.read_report(job)
 
+    def reader_is_stale(self, job: JobIdentity) -> bool:
+        return self._inner.reader_is_stale(job)
+
     async def create(self, manifest: Manifest) -> None:
         await self._writes().create(manifest)
 

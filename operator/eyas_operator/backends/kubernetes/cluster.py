@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from eyas_contract import env
 from eyas_contract.errors import Conflict
 from eyas_contract.wire import StatusReply
 from eyas_operator import names
@@ -21,7 +22,7 @@ from eyas_operator.backends.kubernetes.errors import Exists, Missing
 from eyas_operator.backends.kubernetes.keys import OperatorKeys
 from eyas_operator.backends.kubernetes.listing import all_children, decode, job_record, list_children, list_jobs
 from eyas_operator.backends.kubernetes.recorder import Recorder
-from eyas_operator.backends.kubernetes.report import Reports
+from eyas_operator.backends.kubernetes.report import JOBS_MAX, Reports
 from eyas_operator.backends.kubernetes.resources import JOBS, PODS, SECRETS, resource_of
 from eyas_operator.cluster import Event, Glimpse, ObjectRef, SecretShape
 from eyas_operator.names import JobIdentity
@@ -44,6 +45,8 @@ class KubernetesCluster:
         self._keys = keys
         self._reports = reports
         self._recorder = recorder
+        self._readers: dict[str, tuple[str, ...]] = {}
+        """Read tokens that this process wrote last, by the job's UID."""
         self.children = ChildrenCache()
         self.jobs = JobsCache()
 
@@ -85,6 +88,12 @@ class KubernetesCluster:
     async def read_report(self, job: JobIdentity) -> StatusReply | None:
         return await self._reports.read(job)
 
+    def reader_is_stale(self, job: JobIdentity) -> bool:
+        # Written once by each process and for each key: the kubelet takes a minute or two to bring it into the pod.
+        return self._reports.stale(job) and self._readers.get(job.job_uid) != self._keys.tokens(
+            env.TOKEN_READER, job.job_uid
+        )
+
     async def create(self, manifest: Manifest) -> None:
         resource, meta = resource_of(manifest["kind"]), manifest["metadata"]
         try:
@@ -121,6 +130,10 @@ class KubernetesCluster:
             derived = {key: "\n".join(self._keys.tokens(key, uid)) for key in shape.derived}
             manifest = shape.manifest | {"data": _encoded(derived)}
             await self.client.apply(SECRETS.item(meta["namespace"], meta["name"]), manifest)
+            self._readers.pop(uid, None)
+            self._readers[uid] = self._keys.tokens(env.TOKEN_READER, uid)
+            while len(self._readers) > JOBS_MAX:
+                del self._readers[next(iter(self._readers))]
 
     async def delete(self, job: JobIdentity, target: ObjectRef, *, grace_seconds: int) -> None:
         resource = resource_of(target.kind)

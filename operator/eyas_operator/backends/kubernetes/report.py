@@ -28,6 +28,7 @@ class Reports:
         self._keys = keys
         self._url_of = url_of
         self._epochs: dict[str, int] = {}
+        self._stale: dict[str, None] = {}
         timeout = aiohttp.ClientTimeout(total=REPORT_SECONDS)
         # Fenced services must not be spoken to over an old connection; names are resolved anew for a new pod.
         connector = aiohttp.TCPConnector(force_close=True, use_dns_cache=False, limit=64)
@@ -35,15 +36,28 @@ class Reports:
 
     async def read(self, job: JobIdentity) -> wire.StatusReply | None:
         """`/v1/status`; None when no service of the newest epoch answers it. Raises `UserError` without a key."""
-        for token in self._keys.tokens(env.TOKEN_READER, job.job_uid):
+        tokens = self._keys.tokens(env.TOKEN_READER, job.job_uid)
+        for token in tokens:
             try:
                 code, epoch, body = await self._ask(job, token)
             except (aiohttp.ClientError, TimeoutError, OSError):
                 return None
             if code == 401:
+                self._note_stale(job)
                 continue
+            if token == tokens[0]:
+                self._stale.pop(job.uid, None)
             return self._believed(job, epoch, body) if code == 200 else None
         return None
+
+    def stale(self, job: JobIdentity) -> bool:
+        """Whether the job's service refused the token that derives from the current key, when it was last asked."""
+        return job.uid in self._stale
+
+    def _note_stale(self, job: JobIdentity) -> None:
+        self._stale[job.uid] = None
+        while len(self._stale) > JOBS_MAX:
+            del self._stale[next(iter(self._stale))]
 
     async def _ask(self, job: JobIdentity, token: str) -> tuple[int, int, bytes]:
         headers = {

@@ -140,6 +140,9 @@ class LocalCluster:
         if before is None or _milestones(before) != _milestones(report):
             replace_json(self._workdir.root / REPORT_FILE, msgspec.to_builtins(report), durable=False)
 
+    def reader_is_stale(self, job: JobIdentity) -> bool:
+        return False
+
     async def create(self, manifest: Manifest) -> None:
         if manifest["kind"] == "Pod":
             self._kubelet.create(manifest)

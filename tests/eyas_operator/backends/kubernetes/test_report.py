@@ -48,6 +48,20 @@ def ask(keys: OperatorKeys, *ports: int) -> list[StatusReply | None]:
     return asyncio.run(inside())
 
 
+def stale_after(keys: OperatorKeys, port: int) -> bool:
+    """Whether one question shows that the service knows another key than the present one."""
+
+    async def inside() -> bool:
+        reports = Reports(keys, lambda _job: f"http://127.0.0.1:{port}")
+        try:
+            await reports.read(SAMPLED)
+            return reports.stale(SAMPLED)
+        finally:
+            await reports.close()
+
+    return asyncio.run(inside())
+
+
 def test_service_that_knows_the_derived_token_is_read(tmp_path: Path, keys: OperatorKeys) -> None:
     with running_service(tmp_path / "service") as service:
         (found,) = ask(keys, service.port)
@@ -59,9 +73,11 @@ def test_service_that_has_not_learnt_a_rotated_key_is_read_by_the_previous_one(
     tmp_path: Path, keys: OperatorKeys
 ) -> None:
     with running_service(tmp_path / "service") as service:
+        assert not stale_after(keys, service.port)
         (tmp_path / "keys" / "previous").write_text("k" * 64)
         (tmp_path / "keys" / "current").write_text("n" * 64)
         (found,) = ask(keys, service.port)
+        assert stale_after(keys, service.port), "it has to be told the new one before that is the previous one"
     assert found is not None
 
 
@@ -69,6 +85,7 @@ def test_service_that_refuses_the_token_gives_no_report(tmp_path: Path, keys: Op
     with running_service(tmp_path / "service") as service:
         (tmp_path / "keys" / "current").write_text("another" * 10)
         assert ask(keys, service.port) == [None]
+        assert stale_after(keys, service.port)
 
 
 def test_service_of_another_job_gives_no_report(tmp_path: Path, keys: OperatorKeys) -> None:
@@ -78,7 +95,9 @@ def test_service_of_another_job_gives_no_report(tmp_path: Path, keys: OperatorKe
 
 
 def test_nobody_there_gives_no_report(keys: OperatorKeys) -> None:
-    assert ask(keys, free_port()) == [None]
+    port = free_port()
+    assert ask(keys, port) == [None]
+    assert not stale_after(keys, port), "who does not answer refuses nothing"
 
 
 def test_service_that_never_answers_is_not_waited_for(keys: OperatorKeys, monkeypatch: pytest.MonkeyPatch) -> None:
