@@ -31,6 +31,9 @@ ANNOTATION_DIGEST: Final = f"{GROUP}/manifest-digest"
 """Digest of a child's manifest without this annotation: equal means that nothing has to be applied."""
 ANNOTATION_CONFIG: Final = f"{GROUP}/config"
 """Name of the ConfigMap that a pod was made with; it lives as long as such a pod."""
+ANNOTATION_TEMPLATE: Final = f"{GROUP}/template-digest"
+"""Digest of what the job's spec said of a pod's role when the pod was made: a pod that never ran is made again when
+the spec says something else now."""
 
 NAME_LENGTH_MAX: Final = 63
 _STEM_NAME_LENGTH_MAX: Final = 24

@@ -36,6 +36,8 @@ class PodView:
     deleting: bool
     config: str
     """ConfigMap it was made with."""
+    template: str = ""
+    """Digest of what the spec said of its role; empty for roles that the spec says nothing of."""
     waiting: str = ""
     """Why it does not run yet."""
     failure: Failure | None = None
@@ -165,6 +167,7 @@ def _pod_view(pod: Pod) -> PodView:
         state=state,
         deleting=deleting,
         config=pod.metadata.annotations.get(names.ANNOTATION_CONFIG, ""),
+        template=pod.metadata.annotations.get(names.ANNOTATION_TEMPLATE, ""),
         waiting=_waiting(pod) if state is PodState.WAITING else "",
         failure=_failure(pod, state) if failed else None,
     )

@@ -10,7 +10,11 @@ up() {
   local runtime=()
   # Some machines give even root no CAP_SYS_RESOURCE; privileged containers then need a runtime that does not ask for it.
   capsh --has-p=cap_sys_resource 2> /dev/null || runtime=(--add-runtime "local=$ROOT/tools/e2e/runc-local" --default-runtime local)
-  setsid nohup dockerd --data-root "$CACHE/docker" "${runtime[@]}" > "$STATE/dockerd.log" 2>&1 < /dev/null &
+  (
+    # A daemon outlives whoever starts it and must keep none of his files: a lock among them would be held for ever.
+    for file in /proc/"$BASHPID"/fd/*; do file=${file##*/}; [ "$file" -le 2 ] || eval "exec $file>&-"; done
+    exec setsid nohup dockerd --data-root "$CACHE/docker" "${runtime[@]}" > "$STATE/dockerd.log" 2>&1 < /dev/null
+  ) &
   echo $! > "$pid_file"
   for _ in $(seq 150); do docker version > /dev/null 2>&1 && return; sleep 0.2; done
   tail -n 20 "$STATE/dockerd.log" >&2; say "dockerd did not start"; exit 70

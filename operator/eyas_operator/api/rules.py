@@ -14,6 +14,7 @@ from eyas_operator.api.job import JobSpec, Mode
 from eyas_operator.api.pools import FabricMode
 from eyas_operator.api.store import AccessMode, Protocol, StoreBackend
 from eyas_operator.environment import MOUNT_PATHS
+from eyas_operator.names import Role
 
 IMMUTABLE: Final = ("mode", "target", "data", "draft", "training", "store", "volumes")
 OPTIONAL: Final = ("evaluation",)
@@ -218,6 +219,17 @@ def immutable_digest(spec: JobSpec) -> str:
     """
     said = spec.model_dump(mode="json", include={*IMMUTABLE, *OPTIONAL}, by_alias=True, exclude_defaults=True)
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def template_digest(spec: JobSpec, role: Role) -> str:
+    """Digest of what a spec that may change says of one pod of `role`; empty for roles that it says nothing of."""
+    pools = {Role.PRODUCER: spec.producers, Role.CONSUMER: spec.consumers}
+    if role not in pools:
+        return ""
+    # Widths are no part of a pod; defaults are left out, so that a default of a later version changes no digest.
+    pool = pools[role].model_dump_json(by_alias=True, exclude_defaults=True, exclude={"replicas", "processes_per_pod"})
+    fabric = spec.fabric.model_dump_json(by_alias=True, exclude_defaults=True)
+    return hashlib.sha256(f"{pool}\n{fabric}".encode()).hexdigest()[:32]
 
 
 def immutable_changes(before: JobSpec, after: JobSpec) -> tuple[str, ...]:

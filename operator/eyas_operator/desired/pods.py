@@ -11,6 +11,7 @@ from eyas_contract import env
 from eyas_operator import names
 from eyas_operator.api.base import render_quantity
 from eyas_operator.api.pools import FabricMode
+from eyas_operator.api.rules import template_digest
 from eyas_operator.api.template import PodTemplate
 from eyas_operator.desired import volumes
 from eyas_operator.desired.build import Build, owner
@@ -67,11 +68,16 @@ def pod(build: Build, identity: PodIdentity, shape: PodShape) -> Manifest:
             "name": name,
             "namespace": build.job.namespace,
             "labels": template.metadata.labels | names.pod_labels(build.job, identity),
-            "annotations": template.metadata.annotations | {names.ANNOTATION_CONFIG: build.config_name},
+            "annotations": template.metadata.annotations | _annotations(build, identity),
             "ownerReferences": [owner(build.job)],
         },
         "spec": _spec(build, identity, shape, name),
     }
+
+
+def _annotations(build: Build, identity: PodIdentity) -> dict[str, str]:
+    digest = template_digest(build.spec, identity.role)
+    return {names.ANNOTATION_CONFIG: build.config_name} | ({names.ANNOTATION_TEMPLATE: digest} if digest else {})
 
 
 def _spec(build: Build, identity: PodIdentity, shape: PodShape, name: str) -> Manifest:

@@ -10,6 +10,7 @@
 | `DisruptionTarget`, eviction, 143 | Disrupted | no | restarted |
 | node lost | NodeLost | no | restarted elsewhere, node strike |
 | pod deleted or vanished | PodDeleted | no | restarted |
+| never ran, and its template was changed | TemplateChanged | no | made again as the spec says now |
 | `OOMKilled` | OutOfMemory | yes; twice without progress fails the job | restarted |
 | evicted for more than its own storage limit | OutOfStorage | yes | restarted |
 | message class `Hang` | Hang | yes | restarted |
@@ -45,6 +46,8 @@ class FailureClass(StrEnum):
     DISRUPTED = "Disrupted"
     NODE_LOST = "NodeLost"
     POD_DELETED = "PodDeleted"
+    TEMPLATE_CHANGED = "TemplateChanged"
+    """It never ran, and the spec says something else of it now."""
     NOT_CREATED = "NotCreated"
     """Its creation was decided but it was never seen: its number is skipped."""
     OUT_OF_MEMORY = "OutOfMemory"

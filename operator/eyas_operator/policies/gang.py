@@ -12,7 +12,7 @@ from eyas_operator.policies import incidents
 from eyas_operator.policies.budget import restart
 from eyas_operator.policies.failures import GRACEFUL, Failure, FailureClass
 from eyas_operator.policies.moment import Moment, gang_unit, members
-from eyas_operator.policies.units import recover, with_present_shape
+from eyas_operator.policies.units import outdated, recover, with_present_shape
 
 GRACE_SECONDS = 120
 """As `desired.consumers`."""
@@ -28,6 +28,7 @@ SEVERITY = (
     FailureClass.FENCED,
     FailureClass.DISRUPTED,
     FailureClass.TEMPORARY,
+    FailureClass.TEMPLATE_CHANGED,
     FailureClass.POD_DELETED,
     FailureClass.NOT_CREATED,
     FailureClass.DONE,
@@ -66,8 +67,9 @@ def _ends(moment: Moment, status: JobStatus, unit: Unit) -> list[Failure]:
             found.append(
                 Failure(klass=klass, message=f"pod {identity.index} {'vanished' if seen else 'was never seen'}")
             )
-        elif view is not None and view.failure is not None:
-            found.append(view.failure)
+        elif view is not None:
+            failure = view.failure or outdated(moment, unit, view)
+            found += [failure] if failure is not None else []
     return found
 
 

@@ -6,10 +6,11 @@ time: what is missing gets the next serial. So no two pods ever share an identit
 
 from dataclasses import replace
 
+from eyas_operator.api.rules import template_digest
 from eyas_operator.api.status import JobStatus, Stage, Unit
 from eyas_operator.desired.build import own_store_nodes, producer_count
 from eyas_operator.names import Role
-from eyas_operator.observe import PodState
+from eyas_operator.observe import PodState, PodView
 from eyas_operator.policies import incidents, strikes
 from eyas_operator.policies.budget import next_serial, restart
 from eyas_operator.policies.failures import Failure, FailureClass
@@ -95,12 +96,23 @@ def failure_of(moment: Moment, status: JobStatus, unit: Unit) -> Failure | None:
     """Why the only pod of `unit` has to be made again; None while it is fine or not made yet."""
     view = moment.observed.pods.get(members(status, unit)[0])
     if view is not None:
-        return view.failure
+        return view.failure or outdated(moment, unit, view)
     if not unit.launched:
         return None
     if unit.seen:
         return Failure(klass=FailureClass.POD_DELETED, message="the pod vanished")
     return Failure(klass=FailureClass.NOT_CREATED, message="the pod was never seen")
+
+
+def outdated(moment: Moment, unit: Unit, view: PodView) -> Failure | None:
+    """A pod that waits to run as the spec no longer says: nothing is lost by making it again, and it may repair it.
+
+    A pod that runs keeps what it was made with until it is replaced for a reason of its own.
+    """
+    if view.state is not PodState.WAITING or view.template in ("", template_digest(moment.spec, unit.role)):
+        return None
+    message = f"its template was changed before it ran ({view.waiting})"
+    return Failure(klass=FailureClass.TEMPLATE_CHANGED, message=message, node=view.node)
 
 
 def capture_is_over(moment: Moment, unit: Unit, failure: Failure) -> bool:
