@@ -47,6 +47,9 @@ CHECKPOINT_STEP: Final = "EYAS_CHECKPOINT_STEP"
 Starting at step 0 although this is above 0 means that checkpoints were lost.
 """
 
+READY_PORT: Final = "EYAS_READY_PORT"
+"""TCP port that the supervisor keeps open on the pod's address while the role can make progress; none when absent."""
+
 TOKEN_PRODUCER: Final = "producer.token"
 TOKEN_CONSUMER: Final = "consumer.token"
 TOKEN_READER: Final = "reader.token"
@@ -58,6 +61,8 @@ METADATA_PORT: Final = 7380
 RENDEZVOUS_PORT: Final = 7381
 MASTER_PORT: Final = 7382
 MASTER_METRICS_PORT: Final = 7383
+READY_PORT_NUMBER: Final = 7385
+"""`READY_PORT` of every pod on a cluster."""
 READY_FILE: Final = "ready"
 """Under POD_DIRECTORY: exists while the role can make progress."""
 CHILDREN_FILE: Final = "children.json"

@@ -119,7 +119,6 @@ def _container(build: Build, identity: PodIdentity, shape: PodShape, name: str) 
     python = build.environment.python
     supervisor = [python, "-m", "eyas_runtime.supervisor", "--role", identity.role.value]
     processes = ["--processes", str(shape.processes)] if shape.processes > 1 else []
-    scratch = build.environment.mount_path(build.job, name, volumes.POD)
     fabric = shape.fabric and build.spec.fabric.mode is not FabricMode.NONE
     built: Manifest = {
         "name": names.CONTAINER,
@@ -134,7 +133,8 @@ def _container(build: Build, identity: PodIdentity, shape: PodShape, name: str) 
             "capabilities": {"drop": ["ALL"]} | ({"add": ["IPC_LOCK"]} if fabric else {}),
         },
         "readinessProbe": {
-            "exec": {"command": ["test", "-f", f"{scratch}/{env.READY_FILE}"]},
+            # Not a command: each one would start a process in the container, once a second.
+            "tcpSocket": {"port": env.READY_PORT_NUMBER},
             "periodSeconds": 1,
             "timeoutSeconds": 5,
             "failureThreshold": 2,
@@ -174,6 +174,7 @@ def _environment(build: Build, identity: PodIdentity, shape: PodShape, name: str
         built.append({"name": env.HOST_ADDRESS, "value": address})
     else:
         built.append({"name": env.HOST_ADDRESS, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
+        built.append({"name": env.READY_PORT, "value": str(env.READY_PORT_NUMBER)})
     taken = {entry["name"] for entry in built}
     built += [
         {"name": entry.name, "value": entry.value} for entry in shape.template.container.env if entry.name not in taken

@@ -32,6 +32,7 @@ from eyas_runtime.supervisor.policy import (
     ends_siblings_at_once,
     judge,
 )
+from eyas_runtime.supervisor.ready_port import ReadyPort
 from eyas_runtime.supervisor.restarts import LOOK_SECONDS, RestartLink
 from eyas_runtime.supervisor.settings import Settings
 from eyas_runtime.supervisor.spares import SETTLE_SECONDS
@@ -51,6 +52,7 @@ class Supervisor:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._gang = GangLink(settings.gang, self._wake) if settings.gang else None
         self._restarts = RestartLink(settings.reports)
+        self._ready_port = ReadyPort(settings.ready_address)
         recovery = settings.recovery
         self._budget = Budget(
             restarts_max=recovery.restarts_in_place,
@@ -85,6 +87,7 @@ class Supervisor:
             self._on_ends()
             self._on_gang()
             self._on_time()
+            self._ready_port.follow(ready=self._children.ready)
         self._children.leave()
         return self._code
 
@@ -100,7 +103,11 @@ class Supervisor:
         timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
         if self._restarts.waiting and self._children.live:
             timeout = LOOK_SECONDS if timeout is None else min(timeout, LOOK_SECONDS)
-        select.select([self._wake_read], [], [], timeout)
+        look = self._ready_port.look_seconds
+        if look is not None:
+            timeout = look if timeout is None else min(timeout, look)
+        select.select([self._wake_read, *self._ready_port.descriptors], [], [], timeout)
+        self._ready_port.hang_up()
         with suppress(BlockingIOError):
             while os.read(self._wake_read, 4096):
                 pass

@@ -9,7 +9,7 @@ from typing import Final
 from eyas_contract import env
 from eyas_contract.config import Endpoints, RecoveryConfig, read_config
 from eyas_contract.errors import UserError
-from eyas_runtime.environment import whole_number
+from eyas_runtime.environment import required, whole_number
 
 GRACE_SECONDS_DEFAULT: Final = 30.0
 """Kubernetes' own default for `terminationGracePeriodSeconds`."""
@@ -63,6 +63,8 @@ class Settings:
     grace_seconds: float
     gang: GangSettings | None
     reports: ReportSettings | None = None
+    ready_address: tuple[str, int] | None = None
+    """Address and port that are open while the pod is ready."""
 
 
 def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -90,7 +92,13 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         grace_seconds=whole_number(environ, env.GRACE_SECONDS, int(GRACE_SECONDS_DEFAULT)),
         gang=gang,
         reports=reports,
+        ready_address=_ready_address(environ),
     )
+
+
+def _ready_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    port = whole_number(environ, env.READY_PORT, 0)
+    return (required(environ, env.HOST_ADDRESS), port) if port else None
 
 
 def _reports(environ: Mapping[str, str], endpoints: Endpoints, role: str, index: int) -> ReportSettings | None:
