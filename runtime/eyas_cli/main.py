@@ -101,10 +101,10 @@ def evaluate(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="store, metadata, recovery, goodput or step.")],
+    name: Annotated[str, typer.Argument(help="store, metadata, recovery, goodput, step or cluster.")],
     job: Annotated[
         Path | None,
-        typer.Option(help="recovery, goodput: the job to hurt; without it, a small one."),
+        typer.Option(help="recovery, goodput, cluster: the job to hurt; without it, a small one (cluster: none)."),
     ] = None,
     volume: Annotated[list[str] | None, typer.Option(help="NAME=PATH, as for eyas local run.")] = None,
     seconds: Annotated[int, typer.Option(help="goodput: length of each arm.")] = 180,

@@ -93,6 +93,13 @@ def _goodput(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figure
         return benchmark_goodput(*given, seconds=seconds)
 
 
+def _cluster(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+    from eyas_cli.bench.cluster.run import benchmark_cluster
+
+    del volumes, seconds
+    return benchmark_cluster(job)
+
+
 def _job(
     job: Path | None, volumes: dict[str, Path], *, steps: int
 ) -> contextlib.AbstractContextManager[tuple[Path, dict[str, Path]]]:
@@ -107,6 +114,7 @@ BENCHMARKS: Final[dict[str, Callable[[Path | None, dict[str, Path], int], Figure
     "recovery": _recovery,
     "goodput": _goodput,
     "step": _step,
+    "cluster": _cluster,
 }
 
 

@@ -33,7 +33,7 @@ async def kill(access: Access, name: str, unit: str, *, signal: str, evict: bool
     done = []
     for entry in job.of("" if unit == "all" else unit):
         if signal:
-            done.append(await _signalled(access, entry, signal))
+            done.append(await signalled(access, entry.name, signal))
         elif evict:
             done.append(await _evicted(access, entry))
         else:
@@ -55,7 +55,8 @@ async def _evicted(access: Access, entry: JobPod) -> str:
     return f"evicted {entry.name}"
 
 
-async def _signalled(access: Access, entry: JobPod, signal: str) -> str:
-    said = await execute(access.client, access.namespace, entry.name, ("python", "-c", _PROGRAM, signal))
+async def signalled(access: Access, pod: str, signal: str) -> str:
+    """Send every process of the pod's supervisor a signal, for example `KILL`; a sentence about it."""
+    said = await execute(access.client, access.namespace, pod, ("python", "-c", _PROGRAM, signal))
     processes = ", ".join(said.strip().splitlines()) or "no process: its supervisor has none now"
-    return f"sent SIG{signal} in {entry.name} to {processes}"
+    return f"sent SIG{signal} in {pod} to {processes}"
