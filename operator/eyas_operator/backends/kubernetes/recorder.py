@@ -8,6 +8,7 @@ two). A job that says too much is cut off until its allowance has grown again.
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -57,18 +58,17 @@ class Recorder:
         self._allowances: dict[str, _Allowance] = {}
 
     async def post(self, job: JobIdentity, events: tuple[Event, ...]) -> int:
-        """Tell people; returns how many events were not told, because of the limit or of an error."""
-        untold = 0
-        for event in events:
-            now = self._clock()
-            if not self._allowed(job, now):
-                untold += 1
-                continue
-            try:
-                await asyncio.wait_for(self._tell(job, event, now), TELL_SECONDS)
-            except (EyasError, TimeoutError):
-                untold += 1
-        return untold
+        """Tell people, within `TELL_SECONDS` for all; returns how many were not told: the limit, an error, no time."""
+        told = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TELL_SECONDS):
+                for event in events:
+                    now = self._clock()
+                    if self._allowed(job, now):
+                        with suppress(EyasError):
+                            await self._tell(job, event, now)
+                            told += 1
+        return len(events) - told
 
     async def _tell(self, job: JobIdentity, event: Event, now: float) -> None:
         name = event_name(job, event, now)
