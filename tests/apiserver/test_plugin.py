@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from eyas_cli.cluster import events
 from eyas_cli.cluster.commands import main
 from eyas_operator.names import JobIdentity
 from support.kube_apiserver import KubeApiServer
@@ -111,15 +112,19 @@ def test_a_job_that_is_not_there_is_said_by_name(world: World) -> None:
         assert "there is no job other" in said
 
 
-def test_events_are_those_of_this_job(world: World) -> None:
+def test_events_are_those_of_this_job(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "PAGE", 1)
     other = submit(world.server, world.job.namespace, "other")
     note = {
-        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "x", "namespace": other.namespace},
+        "apiVersion": "events.k8s.io/v1", "kind": "Event",
         "eventTime": "2027-01-01T00:00:00.000000Z", "reportingController": "t", "reportingInstance": "t",
         "action": "t", "reason": "Strange", "type": "Normal", "note": "of another job",
         "regarding": {"kind": "DisaggTrainingJob", "name": "other", "namespace": other.namespace, "uid": other.uid},
     }  # fmt: skip
-    world.server.must("POST", f"/apis/events.k8s.io/v1/namespaces/{other.namespace}/events", note)
+    for name in ("a", "x"):
+        # Pages are in the order of names: the first has nothing of this job.
+        body = note | {"metadata": {"name": name, "namespace": other.namespace}}
+        world.server.must("POST", f"/apis/events.k8s.io/v1/namespaces/{other.namespace}/events", body)
     code, said = world.say("events", world.job.name)
     assert code == 0
     assert "disaggtrainingjob/demo" in said

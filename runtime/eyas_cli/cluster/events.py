@@ -12,8 +12,9 @@ from eyas_cli.cluster.job import read_job
 from eyas_cli.incidents import clock
 from eyas_operator.backends.kubernetes.resources import EVENTS
 
-EVENTS_MAX: Final = 500
-"""Listed at most; the API server keeps them for about an hour."""
+PAGE: Final = 500
+PAGES_MAX: Final = 40
+"""Looked through at most, those of everybody in the namespace; the API server keeps them for about an hour."""
 
 
 class _Regarding(msgspec.Struct, frozen=True):
@@ -51,20 +52,28 @@ class EventRecord(msgspec.Struct, frozen=True, rename="camel"):
         return self.series.count if self.series is not None else max(1, self.deprecated_count)
 
 
+class _Meta(msgspec.Struct, frozen=True):
+    continued: str = msgspec.field(name="continue", default="")
+
+
 class _Events(msgspec.Struct, frozen=True):
+    metadata: _Meta
     items: tuple[EventRecord, ...] = ()
 
 
 async def events_of(access: Access, name: str) -> tuple[EventRecord, ...]:
     """Events of the job itself and of everything whose name begins with its children's stem, the newest last."""
     job = await read_job(access, name)
-    raw = await access.client.get(EVENTS.collection(access.namespace), query={"limit": str(EVENTS_MAX)})
     uid, stem = job.identity.uid, f"{job.identity.stem}-"
-    mine = [
-        event
-        for event in msgspec.json.decode(raw, type=_Events).items
-        if event.regarding.uid == uid or event.regarding.name.startswith(stem)
-    ]
+    mine: list[EventRecord] = []
+    query = {"limit": str(PAGE)}
+    for _ in range(PAGES_MAX):
+        raw = await access.client.get(EVENTS.collection(access.namespace), query=query)
+        page = msgspec.json.decode(raw, type=_Events)
+        mine += (event for event in page.items if event.regarding.uid == uid or event.regarding.name.startswith(stem))
+        if not page.metadata.continued:
+            break
+        query |= {"continue": page.metadata.continued}
     return tuple(sorted(mine, key=lambda event: event.time))
 
 
