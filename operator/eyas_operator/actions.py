@@ -121,7 +121,9 @@ def _pod_deletes(moment: Moment, status: JobStatus, build: Build, wanted: Iterab
         index = 0 if identity.role is Role.CONSUMER else identity.index
         current = present.get((identity.role, index)) == identity.serial
         # A pod of the present serial is asked to stop (drain, resize, suspend); an older one is already replaced.
-        grace = pod_grace_seconds(build, identity) if current and view.alive else QUICK_SECONDS
+        # Store nodes are only asked all together: none is left that could take the objects of another.
+        asked = current and view.alive and identity.role is not Role.STORE_NODE
+        grace = pod_grace_seconds(build, identity) if asked else QUICK_SECONDS
         found.append(_delete_pod(view, grace))
     found += [_delete_pod(view, QUICK_SECONDS) for view in moment.observed.strange_pods if not view.deleting]
     return found

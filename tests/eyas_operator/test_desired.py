@@ -181,6 +181,13 @@ def test_network_policies_close_every_pod_and_open_only_named_flows() -> None:
         assert rule["ports"] == [{"port": env.METADATA_PORT, "protocol": "TCP"}]
 
 
+def test_a_store_node_has_time_to_move_its_objects_when_it_has_to_go() -> None:
+    pods = of_kind(rendered(a_body()), "Pod")
+    node = next(pod for name, pod in pods.items() if name.startswith("store-node-"))["spec"]
+    assert node["terminationGracePeriodSeconds"] == 60
+    assert {"name": env.GRACE_SECONDS, "value": "60"} in node["containers"][0]["env"]
+
+
 def test_gpus_and_fabric_resources_are_requested_per_pod() -> None:
     body = a_body(
         producers={"replicas": 1, "gpus": 1},

@@ -19,6 +19,7 @@ def test_suspend_stops_training_first_then_the_rest_and_resume_uses_new_numbers(
     assert not any("metadata" in name for name, _ in cluster.deletes), "the drain needs the service"
     cluster.passes(4)
     assert pods(cluster) == []
+    assert ("demo-1c9e0b52-store-node-0-o1", 1) in cluster.deletes, "nobody is left who could take its objects"
     assert cluster.verdict("Suspended") == ("True", "JobSuspended")
     before = cluster.writes
     cluster.passes(2)

@@ -161,7 +161,8 @@ class PodSpec(Model):
     image_pull_secrets: Annotated[tuple[LocalReference, ...], Field(max_length=8)] = ()
     """Secrets that the kubelet pulls the image with."""
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
-    """Time for a checkpoint when the pod is asked to stop. Without it: 120 for consumers, 10 for others."""
+    """Time for a checkpoint when the pod is asked to stop. Without it: 120 for consumers, 60 for
+    store nodes, which move their objects meanwhile, 10 for others."""
     volumes: Annotated[tuple[Volume, ...], Field(max_length=16)] = ()
     """Further volumes, of safe kinds."""
 

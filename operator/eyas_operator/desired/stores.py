@@ -16,6 +16,8 @@ from eyas_operator.names import PodIdentity, Role
 from eyas_operator.world import Manifest
 
 NODE_OVERHEAD_BYTES = 2**30
+NODE_GRACE_SECONDS = 60
+"""A node that has to go moves its objects to the others; nobody waits for it."""
 _MASTER_PORTS = (("rpc", env.MASTER_PORT), ("metrics", env.MASTER_METRICS_PORT))
 
 
@@ -46,6 +48,7 @@ def node_shape(build: Build, identity: PodIdentity) -> PodShape:
         requests=(("cpu", "250m"), ("memory", memory)),
         limits=(("memory", memory),),
         fabric=True,
+        grace_seconds=NODE_GRACE_SECONDS,
     )
 
 

@@ -4,12 +4,16 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eyas_contract import env
+from eyas_contract.config import StoreConfig
 from eyas_contract.errors import Bug, NotReadable, StoreFull, Transient, UserError
 from eyas_runtime.features.blobs import mooncake_codes as codes
 from eyas_runtime.features.blobs import mooncake_transfer as transfer
@@ -17,6 +21,8 @@ from eyas_runtime.features.blobs.mooncake import transfers_max
 from eyas_runtime.features.blobs.mooncake_admin import ANSWER_BYTES_MAX, MooncakeAdmin
 from eyas_runtime.features.blobs.mooncake_client import probe
 from eyas_runtime.features.blobs.mooncake_master import MasterSettings, master_argv
+from eyas_runtime.features.blobs.mooncake_node import pod_arguments
+from support.metadata_service import job_config
 from support.mooncake_pool import free_ports
 
 AWAY = (-900, -901, -1010)
@@ -164,3 +170,23 @@ def test_capacity_is_read_from_the_metrics(admin: MooncakeAdmin) -> None:
 def test_a_path_that_the_release_does_not_have_is_said(admin: MooncakeAdmin) -> None:
     with pytest.raises(Transient, match="404"):
         admin.segments()
+
+
+@pytest.mark.parametrize(("grace", "drain"), [("60", "52"), ("5", "0"), ("", "0")])
+def test_a_pod_drains_within_its_own_grace_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace: str, drain: str
+) -> None:
+    store = StoreConfig(
+        backend="Mooncake", max_resident_bytes=2**30, master_address="m:1", master_metrics_address="m:2"
+    )
+    config = msgspec.structs.replace(job_config(tmp_path), store=store)
+    (tmp_path / "job.json").write_bytes(msgspec.json.encode(config))
+    for name, value in (
+        (env.CONFIG_FILE, str(tmp_path / "job.json")),
+        (env.HOST_ADDRESS, "127.0.0.1"),
+        (env.POD_DIRECTORY, str(tmp_path)),
+        (env.GRACE_SECONDS, grace),
+    ):
+        monkeypatch.setenv(name, value)
+    words = pod_arguments()
+    assert words[words.index("--drain-seconds") + 1] == drain

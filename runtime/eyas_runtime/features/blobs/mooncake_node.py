@@ -24,7 +24,7 @@ from eyas_contract import env
 from eyas_contract.config import read_config
 from eyas_contract.errors import Transient, UserError
 from eyas_contract.exits import Exit
-from eyas_runtime.environment import required, required_path
+from eyas_runtime.environment import required, required_path, whole_number
 from eyas_runtime.features.blobs.mooncake_admin import MooncakeAdmin
 from eyas_runtime.features.blobs.mooncake_client import ClientSettings, MooncakeClient
 from eyas_runtime.features.blobs.mooncake_master import note_ready
@@ -32,6 +32,8 @@ from eyas_runtime.process import run_role
 
 LOG: Final = logging.getLogger("eyas.store.node")
 TICK_SECONDS: Final = 0.5
+LEAVE_SECONDS: Final = 8
+"""Of the pod's grace period: kept for unmounting after the drain, before the supervisor kills."""
 DRAIN_CONCURRENCY: Final = 64
 """Objects moved at a time; the master's own default of a few takes twice as long."""
 
@@ -151,6 +153,7 @@ def pod_arguments() -> list[str]:
     store = read_config(required(os.environ, env.CONFIG_FILE)).store
     if store.master_address is None or store.master_metrics_address is None:
         raise UserError("the job names no Mooncake master: spec.store.backend must be Mooncake")
+    grace = whole_number(os.environ, env.GRACE_SECONDS, 0)
     pairs = {
         "--master": store.master_address,
         "--admin": store.master_metrics_address,
@@ -159,6 +162,7 @@ def pod_arguments() -> list[str]:
         "--protocol": store.protocol,
         "--rdma-devices": store.rdma_devices,
         "--ready-file": str(required_path(os.environ, env.POD_DIRECTORY) / env.READY_FILE),
+        "--drain-seconds": str(max(0, grace - LEAVE_SECONDS)),
     }
     return [word for pair in pairs.items() for word in pair]
 
