@@ -15,6 +15,7 @@ from eyas_contract.client import MetadataClient
 from eyas_contract.errors import Bug, EyasError
 from eyas_contract.exits import Exit
 from eyas_contract.states import Gang
+from eyas_runtime.supervisor.gone import wait_until_unknown
 from eyas_runtime.supervisor.policy import Cause, Ended, describe
 from eyas_runtime.supervisor.settings import GangSettings
 
@@ -62,7 +63,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NothingToSave:
-    """There is no open incarnation that could train or checkpoint: a drain would wait for nothing."""
+    """No open incarnation could train or checkpoint, or the whole job is gone: a drain would wait for nothing."""
 
 
 GangEvent: TypeAlias = Closed | Reported | Refused | NothingToSave
@@ -101,6 +102,7 @@ class GangLink:
         """Ask for a checkpoint at a boundary that all ranks are told of, after which they leave."""
         request = wire.DrainRequest(attempt=self._settings.attempt, reason=reason)
         self._start("drain", lambda: self._drain(request))
+        self._start("gone", self._gone)
 
     def _watch(self, processes: tuple[str, ...]) -> None:
         attempt = self._settings.attempt
@@ -140,6 +142,10 @@ class GangLink:
         status = self._client.status()
         if status.gang is not Gang.OPEN or status.attempt != request.attempt or status.total_steps == 0:
             self._post(NothingToSave())
+
+    def _gone(self) -> None:
+        wait_until_unknown(self._settings.metadata_url)
+        self._post(NothingToSave())
 
     def _start(self, name: str, target: Callable[[], None]) -> None:
         threading.Thread(target=self._guarded, args=(target,), name=f"gang-{name}", daemon=True).start()
