@@ -120,7 +120,13 @@ def _pods_ready(moment: Moment, status: JobStatus, roles: tuple[Role, ...]) -> V
 
 
 def _absence(status: JobStatus) -> str:
-    by_stage = {Stage.SUSPENDED: "Suspended", Stage.SUSPENDING: "Suspending", Stage.FINISHING: "Finishing"}
+    """Why no pod is wanted. After the end the reason is the end: nothing is about to start."""
+    by_stage = {
+        Stage.SUSPENDED: "Suspended",
+        Stage.SUSPENDING: "Suspending",
+        Stage.FINISHING: "Finishing",
+        Stage.ENDED: "Ended",
+    }
     return by_stage.get(status.stage, "Draining" if status.gang.draining_reason else "NotStarted")
 
 
