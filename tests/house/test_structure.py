@@ -107,7 +107,7 @@ def test_the_operator_renames_in_one_file() -> None:
     assert len(renaming) <= 1, renaming
 
 
-def test_every_torch_load_is_weights_only() -> None:
+def test_hazard_32_every_torch_load_is_weights_only() -> None:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
@@ -115,7 +115,7 @@ def test_every_torch_load_is_weights_only() -> None:
                 assert safe.get("weights_only") == "True", f"{_name(path)}:{node.lineno}"
 
 
-def test_no_object_collectives_and_no_torchrun() -> None:
+def test_hazard_32_no_object_collectives_and_no_torchrun() -> None:
     # Both unpickle bytes that another pod wrote.
     banned = ("all_gather_object", "broadcast_object_list", "gather_object", "scatter_object_list")
     for path in SOURCES:
