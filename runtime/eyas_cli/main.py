@@ -101,20 +101,27 @@ def evaluate(
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="store, metadata, recovery, goodput, step or cluster.")],
+    name: Annotated[str, typer.Argument(help="store, metadata, recovery, goodput, step, cluster or operator.")],
     job: Annotated[
         Path | None,
         typer.Option(help="recovery, goodput, cluster: the job to hurt; without it, a small one (cluster: none)."),
     ] = None,
     volume: Annotated[list[str] | None, typer.Option(help="NAME=PATH, as for eyas local run.")] = None,
-    seconds: Annotated[int, typer.Option(help="goodput: length of each arm.")] = 180,
+    seconds: Annotated[
+        int | None, typer.Option(min=1, help="goodput: length of each arm (180). operator: of its rest (60).")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="operator: jobs at a time.")] = 500,
+    pods: Annotated[int, typer.Option(min=1, help="operator: pods of all jobs together.")] = 10_000,
+    deaths: Annotated[int, typer.Option(min=1, help="operator: producers that die in each arm.")] = 200,
     *,
     as_json: Json = False,
 ) -> None:
     """Measure one goal: both arms and their ratio."""
-    from eyas_cli.bench.dispatch import run_bench
+    from eyas_cli.bench.dispatch import Asked, run_bench
 
-    run_bench(name, job=job, volumes=local.volume_folders(volume or []), seconds=seconds, as_json=as_json)
+    folders = local.volume_folders(volume or [])
+    asked = Asked(job=job, volumes=folders, seconds=seconds, jobs=jobs, pods=pods, deaths=deaths)
+    run_bench(name, asked, as_json=as_json)
 
 
 @app.command()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,33 +17,49 @@ STEP_TOKENS: Final = 256
 RECOVERY_STEPS: Final = 4000
 GOODPUT_STEPS_PER_SECOND: Final = 40
 """More than the small job makes, so that it never ends before the benchmark does."""
+GOODPUT_SECONDS: Final = 180
+REST_SECONDS: Final = 60
 
 
-def _store(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line says; each benchmark takes what concerns it."""
+
+    job: Path | None
+    """The job to hurt; None: a small one."""
+    volumes: dict[str, Path]
+    seconds: int | None
+    """Length of each arm; None: the benchmark's own."""
+    jobs: int
+    pods: int
+    deaths: int
+
+
+def _store(asked: Asked) -> Figures:
     from eyas_cli.bench.pool import local_pool
     from eyas_runtime.bench.store import benchmark_store
 
-    del job, volumes, seconds
+    del asked
     with local_pool(segment_bytes=2 << 30) as settings:
         figures: Figures = dict(benchmark_store(settings))
     to_bare = [figures[direction]["ours_to_bare"]["median"] for direction in ("put", "get")]
     return {**figures, "ratio": min(to_bare), "goal": 0.9}
 
 
-def _metadata(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+def _metadata(asked: Asked) -> Figures:
     from eyas_runtime.bench.metadata import benchmark_metadata
 
-    del job, volumes, seconds
+    del asked
     figures: Figures = dict(benchmark_metadata())
     return {**figures, "ratio": figures["ack"]["ours_to_naive"]}
 
 
-def _step(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+def _step(asked: Asked) -> Figures:
     import torch
 
     from eyas_runtime.train.eagle3.bench import bench_step
 
-    del job, volumes, seconds
+    del asked
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     figures: Figures = {"threads": torch.get_num_threads(), "tokens": STEP_TOKENS, "goal": 0.7}
     for share in (1.0, 0.6):
@@ -78,51 +95,56 @@ def _packing() -> Figures:
     }
 
 
-def _recovery(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+def _recovery(asked: Asked) -> Figures:
     from eyas_cli.bench.recovery import benchmark_recovery
 
-    del seconds
-    with _job(job, volumes, steps=RECOVERY_STEPS) as given:
+    with _job(asked, steps=RECOVERY_STEPS) as given:
         return benchmark_recovery(*given)
 
 
-def _goodput(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+def _goodput(asked: Asked) -> Figures:
     from eyas_cli.bench.goodput import benchmark_goodput
 
-    with _job(job, volumes, steps=GOODPUT_STEPS_PER_SECOND * seconds) as given:
+    seconds = asked.seconds or GOODPUT_SECONDS
+    with _job(asked, steps=GOODPUT_STEPS_PER_SECOND * seconds) as given:
         return benchmark_goodput(*given, seconds=seconds)
 
 
-def _cluster(job: Path | None, volumes: dict[str, Path], seconds: int) -> Figures:
+def _cluster(asked: Asked) -> Figures:
     from eyas_cli.bench.cluster.run import benchmark_cluster
 
-    del volumes, seconds
-    return benchmark_cluster(job)
+    return benchmark_cluster(asked.job)
 
 
-def _job(
-    job: Path | None, volumes: dict[str, Path], *, steps: int
-) -> contextlib.AbstractContextManager[tuple[Path, dict[str, Path]]]:
+def _operator(asked: Asked) -> Figures:
+    from eyas_cli.bench.operator.measure import benchmark_operator
+
+    seconds = asked.seconds or REST_SECONDS
+    return benchmark_operator(jobs=asked.jobs, pods=asked.pods, deaths=asked.deaths, seconds=seconds)
+
+
+def _job(asked: Asked, *, steps: int) -> contextlib.AbstractContextManager[tuple[Path, dict[str, Path]]]:
     from eyas_cli.bench.small_job import small_job
 
-    return small_job(steps) if job is None else contextlib.nullcontext((job, volumes))
+    return small_job(steps) if asked.job is None else contextlib.nullcontext((asked.job, asked.volumes))
 
 
-BENCHMARKS: Final[dict[str, Callable[[Path | None, dict[str, Path], int], Figures]]] = {
+BENCHMARKS: Final[dict[str, Callable[[Asked], Figures]]] = {
     "store": _store,
     "metadata": _metadata,
     "recovery": _recovery,
     "goodput": _goodput,
     "step": _step,
     "cluster": _cluster,
+    "operator": _operator,
 }
 
 
-def run_bench(name: str, *, job: Path | None, volumes: dict[str, Path], seconds: int, as_json: bool) -> None:
+def run_bench(name: str, asked: Asked, *, as_json: bool) -> None:
     """Run one benchmark and print it. Raises `UserError` for a name that there is not."""
     if name not in BENCHMARKS:
         raise UserError(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
-    figures = BENCHMARKS[name](job, volumes, seconds)
+    figures = BENCHMARKS[name](asked)
     if as_json:
         print(json.dumps(figures))
     else:
