@@ -14,6 +14,7 @@ from eyas_operator.cluster import ObjectRef, SecretShape
 from eyas_operator.desired import Build, Desired, desired, pod_grace_seconds
 from eyas_operator.names import PodIdentity, Role
 from eyas_operator.observe import PodView
+from eyas_operator.policies.cleanup import sweeper
 from eyas_operator.policies.moment import Moment, members
 from eyas_operator.world import Manifest
 
@@ -55,7 +56,14 @@ class DeleteJob:
     """Delete the custom resource."""
 
 
-Action = EnsureSecret | Apply | Create | Delete | DeleteJob
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetFinalizer:
+    """Put our finalizer on the job, or take it away."""
+
+    present: bool
+
+
+Action = EnsureSecret | Apply | Create | Delete | DeleteJob | SetFinalizer
 
 
 def actions(moment: Moment, status: JobStatus, build: Build) -> tuple[Action, ...]:
@@ -88,8 +96,8 @@ def wanted_pods(status: JobStatus) -> tuple[PodIdentity, ...]:
     )
 
 
-def _applies(moment: Moment, target: Desired) -> list[Action]:
-    found: list[Action] = []
+def _applies(moment: Moment, target: Desired) -> list[Apply]:
+    found: list[Apply] = []
     for manifest in target.applied:
         meta = manifest["metadata"]
         view = moment.observed.others.get((manifest["kind"], meta["name"]))
@@ -155,9 +163,10 @@ def _garbage(moment: Moment, build: Build, target: Desired) -> list[Action]:
     return found
 
 
-def ended(moment: Moment) -> tuple[Action, ...]:
-    """After the end: no pod is left, and no claim whose content was only a cache."""
-    views = [*moment.observed.pods.values(), *moment.observed.strange_pods]
+def ended(moment: Moment, *, kept: PodIdentity | None = None) -> tuple[Action, ...]:
+    """After the end: no pod is left but `kept`, and no claim whose content was only a cache."""
+    pods = moment.observed.pods
+    views = [*(pods[identity] for identity in pods if identity != kept), *moment.observed.strange_pods]
     found: list[Action] = [_delete_pod(view, QUICK_SECONDS) for view in views if not view.deleting]
     cache = moment.observed.claims.get(names.store_claim(moment.job))
     if cache is not None and cache.owned and cache.usable and not views:
@@ -170,3 +179,22 @@ def ended(moment: Moment) -> tuple[Action, ...]:
         if not view.deleting
     ]
     return tuple(found)
+
+
+def swept(moment: Moment, before: JobStatus, status: JobStatus, build: Build) -> tuple[Action, ...]:
+    """What a cleanup asks for: no pod but the sweeper, which is made under a number that `before` did not have yet.
+
+    The finalizer goes last, and the job with it.
+    """
+    present = sweeper(status.cleanup)
+    if status.cleanup.outcome:
+        return (*ended(moment), SetFinalizer(present=False))
+    if status.cleanup.serial == before.cleanup.serial:
+        return ended(moment, kept=present)
+    target = desired(build, [present])
+    made: list[Action] = [EnsureSecret(shape=shape) for shape in target.secrets]
+    policy = names.policy(moment.job, Role.SWEEPER.value)
+    made += [action for action in _applies(moment, target) if action.manifest["metadata"]["name"] == policy]
+    if ("ConfigMap", build.config_name) not in moment.observed.others:
+        made.append(Create(manifest=target.config))
+    return (*made, *ended(moment, kept=present), *(Create(manifest=pod) for pod in target.pods))

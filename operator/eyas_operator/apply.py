@@ -9,7 +9,7 @@ and the facts of a crash have to be told before the pod that they came from is d
 from collections.abc import Callable
 
 from eyas_operator import names
-from eyas_operator.actions import Action, Apply, Create, Delete, DeleteJob, EnsureSecret
+from eyas_operator.actions import Action, Apply, Create, Delete, DeleteJob, EnsureSecret, SetFinalizer
 from eyas_operator.api.status import dump_status
 from eyas_operator.cluster import Cluster
 from eyas_operator.errors import Refused
@@ -51,6 +51,8 @@ def subject_of(action: Action) -> str:
             return f"deletion of a {target.kind}"
         case DeleteJob():
             return "deletion of the job"
+        case SetFinalizer():
+            return "finalizer of the job"
 
 
 def _subject(manifest: Manifest) -> str:
@@ -69,5 +71,7 @@ async def _act(cluster: Cluster, record: JobRecord, action: Action) -> None:
             await cluster.create(manifest)
         case Delete(target=target, grace_seconds=grace_seconds):
             await cluster.delete(record.identity, target, grace_seconds=grace_seconds)
+        case SetFinalizer(present=present):
+            await cluster.set_finalizer(record, present=present)
         case DeleteJob():
             await cluster.delete_job(record.identity)

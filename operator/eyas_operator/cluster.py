@@ -116,6 +116,13 @@ class Cluster(Protocol):
         """
         ...
 
+    async def set_finalizer(self, job: JobRecord, *, present: bool) -> None:
+        """Put our finalizer on the job, or take it away; those of others stay.
+
+        Raises `Conflict` when the job's resource version is no longer `job.resource_version`: nothing was written.
+        """
+        ...
+
     async def delete_job(self, job: JobIdentity) -> None:
         """Delete the custom resource (its time to live after the end is over)."""
         ...

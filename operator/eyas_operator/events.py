@@ -19,6 +19,8 @@ def events(old: JobStatus, new: JobStatus) -> tuple[Event, ...]:
         found += _stage(new)
     if new.store_epoch > old.store_epoch > 0:
         found.append(_next_epoch(old, new))
+    if new.cleanup.outcome != old.cleanup.outcome:
+        found += _cleanup(new)
     for kind, reason in (("Stalled", "TrainingStalled"), ("Recovering", "")):
         if reason and is_true(new, kind) and not is_true(old, kind):
             found.append(Event(type="Warning", reason=reason, message=_message(new, kind), action="Observe"))
@@ -86,6 +88,17 @@ def _stage(new: JobStatus) -> list[Event]:
             return [Event(type="Warning", reason="JobFailed", message=_message(new, "Failed"), action="Finish")]
         case _:
             return []
+
+
+def _cleanup(new: JobStatus) -> list[Event]:
+    if new.cleanup.outcome == "Swept":
+        return [
+            Event(type="Normal", reason="PoolSwept", message="the shared pool is empty of this job", action="Sweep")
+        ]
+    if new.cleanup.outcome == "GivenUp":
+        message = "the shared pool could not be swept in time; it may still hold features of this job"
+        return [Event(type="Warning", reason="PoolNotSwept", message=message, action="Sweep")]
+    return []
 
 
 def _message(status: JobStatus, kind: str) -> str:

@@ -18,6 +18,8 @@ KIND: Final = "DisaggTrainingJob"
 PLURAL: Final = "disaggtrainingjobs"
 SHORT_NAME: Final = "dtj"
 FIELD_MANAGER: Final = "eyas-operator"
+FINALIZER: Final = f"{GROUP}/cleanup"
+"""On jobs alone whose features lie in a pool that outlives them."""
 CONTAINER: Final = "main"
 
 LABEL_JOB_NAME: Final = f"{GROUP}/job-name"
@@ -48,6 +50,8 @@ class Role(StrEnum):
     CONSUMER = "consumer"
     STORE_MASTER = "store-master"
     STORE_NODE = "store-node"
+    SWEEPER = "sweeper"
+    """Empties a pool that outlives the job; a pod of the very end, in no unit and in no report of roles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +93,8 @@ class PodIdentity:
         match self.role:
             case Role.METADATA:
                 return f"metadata-e{self.store_epoch}-o{self.serial}"
-            case Role.STORE_MASTER:
-                return f"store-master-o{self.serial}"
+            case Role.STORE_MASTER | Role.SWEEPER:
+                return f"{self.role}-o{self.serial}"
             case Role.CONSUMER:
                 return f"consumer-{self.index}-a{self.serial}"
             case _:

@@ -11,18 +11,20 @@ from typing import Final
 
 from eyas_contract.errors import UserError
 from eyas_operator import actions as acting
-from eyas_operator.actions import Action, DeleteJob
+from eyas_operator import names
+from eyas_operator.actions import Action, DeleteJob, SetFinalizer
 from eyas_operator.api.job import JobSpec
 from eyas_operator.api.parse import parse
 from eyas_operator.api.rules import IMMUTABLE, OPTIONAL, immutable_digest
 from eyas_operator.api.status import JobStatus, Stage, load_status
 from eyas_operator.cluster import Event
 from eyas_operator.desired import Build
+from eyas_operator.desired.build import shares_a_pool
 from eyas_operator.environment import Environment
 from eyas_operator.errors import SpecError
 from eyas_operator.events import events
 from eyas_operator.observe import observe
-from eyas_operator.policies import budget, epochs, gang, incidents, lifecycle, strikes, units
+from eyas_operator.policies import budget, cleanup, epochs, gang, incidents, lifecycle, strikes, units
 from eyas_operator.policies.moment import Moment, Policy
 from eyas_operator.settings import Settings
 from eyas_operator.status import rejected, summarise
@@ -72,13 +74,19 @@ class Plan:
 def plan(record: JobRecord, world: World, now: float, environment: Environment, settings: Settings) -> Plan:
     """Decide. Total: a spec that cannot work becomes a condition, never an exception."""
     stored = load_status(record.status)
-    if record.deleting:
+    owed = names.FINALIZER in record.finalizers
+    if record.deleting and not owed:
         return _plan(stored, stored, (), settings.resync_seconds)
     try:
         spec = parse(record.body).spec
     except SpecError as error:
+        if record.deleting:
+            # Nobody can say any more where its features are: it is let go.
+            return _plan(stored, stored, (SetFinalizer(present=False),), settings.resync_seconds)
         return _reject(record, stored, now, settings, "InvalidSpec", "; ".join(error.lines))
     moment = _moment(record, world, spec, now, settings)
+    if owed and (record.deleting or stored.stage is Stage.ENDED):
+        return _swept(moment, stored, environment, deleting=record.deleting)
     if stored.stage is Stage.ENDED:
         return _ended(moment, stored)
     if stored.spec_digest and stored.spec_digest != immutable_digest(spec):
@@ -96,6 +104,8 @@ def plan(record: JobRecord, world: World, now: float, environment: Environment, 
         todo = acting.actions(moment, status, build)
     except UserError as error:
         return _reject(record, stored, now, settings, "InvalidSpec", str(error))
+    if shares_a_pool(spec) and not owed and status.stage is not Stage.ENDED:
+        todo = (SetFinalizer(present=True), *todo)
     return _plan(stored, status, todo, wake_seconds(moment, status))
 
 
@@ -134,6 +144,22 @@ def _ended(moment: Moment, stored: JobStatus) -> Plan:
         todo = (*todo, DeleteJob())
     status = replace(stored, observed_generation=moment.generation)
     return _plan(stored, status, todo, _ended_wake(moment, stored, busy=bool(todo)))
+
+
+def _swept(moment: Moment, stored: JobStatus, environment: Environment, *, deleting: bool) -> Plan:
+    """The last sweep of a shared pool; then the finalizer goes, and with it a job that is being deleted."""
+    status = cleanup.advance(moment, replace(stored, observed_generation=moment.generation))
+    if stored.stage is not Stage.ENDED:
+        status = replace(status, state="Deleting")
+    build = Build(job=moment.job, spec=moment.spec, status=status, environment=environment, settings=moment.settings)
+    try:
+        todo = acting.swept(moment, stored, status, build)
+    except UserError:
+        # Paths on no volume: it never started.
+        todo = (SetFinalizer(present=False),)
+    if not deleting and lifecycle.expired(moment, stored):
+        todo = (*todo, DeleteJob())
+    return _plan(stored, status, todo, moment.settings.resync_seconds)
 
 
 def _ended_wake(moment: Moment, stored: JobStatus, *, busy: bool) -> float:

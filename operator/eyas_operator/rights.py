@@ -26,7 +26,8 @@ class Right:
 
 
 JOBS: Final = (
-    Right(group=names.GROUP, resource=names.PLURAL, verbs=(*_SEEN, "delete")),  # delete: the time to live is over
+    # delete: the time to live is over; patch: the finalizer of jobs whose pool outlives them.
+    Right(group=names.GROUP, resource=names.PLURAL, verbs=(*_SEEN, "delete", "patch")),
     Right(group=names.GROUP, resource=f"{names.PLURAL}/status", verbs=("update",)),
     # Some API servers let only those who may set finalizers make owner references that block the owner's deletion.
     Right(group=names.GROUP, resource=f"{names.PLURAL}/finalizers", verbs=("update",)),

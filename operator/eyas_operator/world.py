@@ -167,6 +167,8 @@ class JobRecord(_Part, frozen=True, kw_only=True):
     body: Manifest
     status: Manifest = {}
     deleting: bool = False
+    finalizers: tuple[str, ...] = ()
+    """What must be done before the job may go, each by whoever put it there."""
 
 
 class World(_Part, frozen=True, kw_only=True):

@@ -92,6 +92,10 @@ async def a_life(server: KubeApiServer, namespace: str, folder: Path, used: Used
         kubelet.end("producer-1-o1", 78, message='{"exit_code": 78, "klass": "config", "message": "no such model"}')
         await running.rest(job, kubelet, clock)
         assert status_of(server, job)["state"] == "Failed"
+        for present in (True, False):
+            record = await running.cluster.read_job(namespace, job.name)
+            assert record is not None
+            await running.cluster.set_finalizer(record, present=present)
         await running.cluster.delete_job(job)
 
 

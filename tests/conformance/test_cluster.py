@@ -362,3 +362,22 @@ def test_deleted_job_is_not_found_again(opener: Opener, tmp_path: Path) -> None:
         assert await cluster.read_job(job.namespace, job.name) is None
 
     check(opener, tmp_path, claim)
+
+
+def test_finalizer_comes_and_goes_once_and_only_on_the_job_that_was_read(opener: Opener, tmp_path: Path) -> None:
+    async def claim(tried: Tried) -> None:
+        cluster = tried.cluster
+        before = await record(tried)
+        assert before.finalizers == ()
+        await cluster.set_finalizer(before, present=True)
+        held = await record(tried)
+        assert held.finalizers == (names.FINALIZER,)
+        await cluster.set_finalizer(held, present=True)
+        written = await cluster.write_status(await record(tried), dump_status(JobStatus(attempt=1)))
+        assert written.finalizers == (names.FINALIZER,)
+        with pytest.raises(Conflict):
+            await cluster.set_finalizer(held, present=False)
+        await cluster.set_finalizer(written, present=False)
+        assert (await record(tried)).finalizers == ()
+
+    check(opener, tmp_path, claim)

@@ -79,6 +79,10 @@ class ModelCluster:
         self.secrets: dict[str, int] = {}
         self.secret_writes: list[str] = []
         self.job_deleted = False
+        """The job is gone."""
+        self.deleting = False
+        """Somebody asked for its deletion, and a finalizer holds it."""
+        self.finalizers: tuple[str, ...] = ()
         self._uids = 0
 
     # --- the port -----------------------------------------------------------------------------------------------
@@ -95,6 +99,8 @@ class ModelCluster:
             resource_version=str(self.version),
             body=self.body,
             status=self.stored,
+            deleting=self.deleting,
+            finalizers=self.finalizers,
         )
 
     async def list_children(self, job: JobIdentity) -> Children:
@@ -174,9 +180,18 @@ class ModelCluster:
         self.stored = msgspec.json.decode(msgspec.json.encode(status))
         return msgspec.structs.replace(job, resource_version=str(self.version), status=self.stored)
 
+    async def set_finalizer(self, job: JobRecord, *, present: bool) -> None:
+        self._effect()
+        if job.resource_version != str(self.version):
+            raise Conflict("the job changed")
+        self.version += 1
+        others = tuple(name for name in self.finalizers if name != names.FINALIZER)
+        self.finalizers = (*others, names.FINALIZER) if present else others
+        self.job_deleted = self.job_deleted or (self.deleting and not self.finalizers)
+
     async def delete_job(self, job: JobIdentity) -> None:
         self._effect()
-        self.job_deleted = True
+        self.ask_deletion()
 
     async def post_events(self, job: JobIdentity, events: tuple[Event, ...]) -> None:
         self.events += events
@@ -196,6 +211,12 @@ class ModelCluster:
         identity = names.pod_identity(manifest["metadata"]["labels"])
         assert identity is not None
         status = self.status
+        if identity.role is names.Role.SWEEPER:
+            assert status.cleanup.serial == identity.serial, f"{name} exists before its number is in the status"
+            assert not self._writers(), f"{name} sweeps beside writers"
+            return
+        if "external" in self.body["spec"]["store"].get("mooncake", {}):
+            assert names.FINALIZER in self.finalizers, f"{name} exists before anything holds the job for its sweep"
         index = 0 if identity.role is names.Role.CONSUMER else identity.index
         unit = next(unit for unit in status.units if (unit.role, unit.index) == (identity.role, index))
         assert unit.serial == identity.serial, f"{name} exists before its number is in the status"
@@ -203,6 +224,11 @@ class ModelCluster:
         assert status.stage is not Stage.ENDED, f"{name} is made after the end"
         if identity.role is names.Role.METADATA:
             assert identity.store_epoch == status.store_epoch
+
+    def _writers(self) -> list[str]:
+        pods = [self.pod(name) for role in ("producer", "consumer", "metadata") for name in self.names_of(role)]
+        running = [pod for pod in pods if pod.status.get("phase") not in ("Succeeded", "Failed")]
+        return [pod.uid for pod in running if pod.node != "unreachable"]
 
     @staticmethod
     def _check_status(old: JobStatus, new: JobStatus) -> None:
@@ -216,7 +242,8 @@ class ModelCluster:
                 assert condition in new.conditions, "a terminal condition changed"
         if old.stage is Stage.ENDED:
             assert new.stage is Stage.ENDED
-            assert replace(new, observed_generation=0) == replace(old, observed_generation=0)
+            unmoved = replace(new, observed_generation=0, cleanup=old.cleanup)
+            assert unmoved == replace(old, observed_generation=0)
 
     # --- what the test does ---------------------------------------------------------------------------------------
 
@@ -282,6 +309,12 @@ class ModelCluster:
     def vanish(self, hostname: str) -> None:
         """The pod is gone without a trace."""
         del self.things[("Pod", f"{JOB.stem}-{hostname}")]
+
+    def ask_deletion(self) -> None:
+        """Somebody deletes the job: it is gone at once, or as soon as no finalizer holds it."""
+        self.deleting = True
+        self.version += 1
+        self.job_deleted = not self.finalizers
 
     def delete_claim(self, name: str) -> None:
         """Somebody deleted a claim."""

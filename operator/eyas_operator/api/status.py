@@ -144,6 +144,22 @@ class NodeStrikes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cleanup:
+    """The last sweep of a pool that other jobs share, owed before the job may go."""
+
+    __pydantic_config__ = CAMEL
+
+    began_time: str = ""
+    """Since when it is worked on."""
+    serial: int = 0
+    """Ordinal of the present sweeper's pod."""
+    not_before_time: str = ""
+    """Earliest creation of its successor."""
+    outcome: Literal["", "NotNeeded", "Swept", "GivenUp"] = ""
+    """Empty while it is owed. `GivenUp`: the pool may still hold features of this job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
     """Everything under `status`."""
 
@@ -193,6 +209,7 @@ class JobStatus:
     strikes: tuple[NodeStrikes, ...] = ()
     """Nodes that new pods may avoid."""
     result: Result | None = None
+    cleanup: Cleanup = Cleanup()
 
 
 STATUS: Final[TypeAdapter[JobStatus]] = TypeAdapter(JobStatus)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from eyas_operator.cluster import SecretShape
-from eyas_operator.desired import access, config, consumers, metadata, producers, stores
+from eyas_operator.desired import access, config, consumers, metadata, producers, stores, sweeper
 from eyas_operator.desired.build import Build, own_store_nodes, with_digest
 from eyas_operator.desired.pods import PodShape, grace_seconds, pod
 from eyas_operator.names import PodIdentity, Role
@@ -64,6 +64,8 @@ def shape_of(build: Build, identity: PodIdentity) -> PodShape:
             return stores.master_shape(build, identity)
         case Role.STORE_NODE:
             return stores.node_shape(build, identity)
+        case Role.SWEEPER:
+            return sweeper.shape(identity)
 
 
 def pod_grace_seconds(build: Build, identity: PodIdentity) -> int:

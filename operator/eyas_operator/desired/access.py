@@ -9,7 +9,7 @@ from typing import Final
 from eyas_contract import env
 from eyas_operator import names
 from eyas_operator.cluster import SecretShape
-from eyas_operator.desired.build import Build, metadata, own_store_nodes, producer_count, roles_of
+from eyas_operator.desired.build import Build, metadata, own_store_nodes, producer_count, roles_of, shares_a_pool
 from eyas_operator.names import Role
 from eyas_operator.world import Manifest
 
@@ -47,6 +47,8 @@ def _secret(build: Build, name: str) -> Manifest:
 def network_policies(build: Build) -> tuple[Manifest, ...]:
     """One policy per role: nothing enters or leaves but what `_FLOWS` names, DNS, and the operator's status calls."""
     present = roles_of(build.spec)
+    if shares_a_pool(build.spec):
+        present = (*present, Role.SWEEPER)
     return tuple(_policy(build, role, present) for role in present)
 
 

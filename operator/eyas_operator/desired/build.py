@@ -49,6 +49,12 @@ def own_store_nodes(spec: JobSpec) -> StoreNodes | None:
     return (mooncake.nodes if mooncake is not None else None) or StoreNodes()
 
 
+def shares_a_pool(spec: JobSpec) -> bool:
+    """Its features lie in a pool that outlives it, so that somebody has to take them away."""
+    mooncake = spec.store.mooncake if spec.store.backend is StoreBackend.MOONCAKE else None
+    return mooncake is not None and mooncake.external is not None and spec.mode is not Mode.COLOCATED
+
+
 def producer_count(spec: JobSpec) -> int:
     """Producer pods that the spec asks for."""
     return 0 if spec.mode is Mode.COLOCATED else spec.producers.replicas

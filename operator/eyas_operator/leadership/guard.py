@@ -55,6 +55,9 @@ class LedCluster:
     async def write_status(self, job: JobRecord, status: Manifest) -> JobRecord:
         return await self._writes().write_status(job, status)
 
+    async def set_finalizer(self, job: JobRecord, *, present: bool) -> None:
+        await self._writes().set_finalizer(job, present=present)
+
     async def delete_job(self, job: JobIdentity) -> None:
         await self._writes().delete_job(job)
 

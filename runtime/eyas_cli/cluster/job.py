@@ -36,7 +36,7 @@ class JobPod:
     @property
     def unit(self) -> str:
         """`producer-1`, `metadata`: what people call it."""
-        single = self.identity.role in (Role.METADATA, Role.STORE_MASTER)
+        single = self.identity.role in (Role.METADATA, Role.STORE_MASTER, Role.SWEEPER)
         return self.identity.role.value if single else f"{self.identity.role.value}-{self.identity.index}"
 
     @property

@@ -151,6 +151,16 @@ class KubernetesCluster:
             raise Conflict(f"{path} is gone") from error
         return self._told(raw, path)
 
+    async def set_finalizer(self, job: JobRecord, *, present: bool) -> None:
+        path = JOBS.item(job.identity.namespace, job.identity.name)
+        others = [name for name in job.finalizers if name != names.FINALIZER]
+        wanted = [*others, names.FINALIZER] if present else others
+        meta = {"uid": job.identity.uid, "resourceVersion": job.resource_version, "finalizers": wanted}
+        try:
+            self._told(await self.client.merge(path, {"metadata": meta}), path)
+        except Missing as error:
+            raise Conflict(f"{path} is gone") from error
+
     async def delete_job(self, job: JobIdentity) -> None:
         with contextlib.suppress(Missing, Conflict):
             await self.client.delete(JOBS.item(job.namespace, job.name), uid=job.uid)

@@ -131,4 +131,5 @@ def job_record(raw: Manifest) -> JobRecord:
         body={"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": known, "spec": raw.get("spec") or {}},
         status=raw.get("status") or {},
         deleting=bool(meta.get("deletionTimestamp")),
+        finalizers=tuple(meta.get("finalizers") or ()),
     )

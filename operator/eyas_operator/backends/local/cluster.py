@@ -84,7 +84,13 @@ class LocalCluster:
             resource_version=self._version(),
             body=body,
             status=read_json(self._workdir.status) or {},
+            finalizers=self.finalizers,
         )
+
+    @property
+    def finalizers(self) -> tuple[str, ...]:
+        """What must be done before the run may end."""
+        return tuple(read_json(self._workdir.finalizers) or ())
 
     async def list_children(self, job: JobIdentity) -> Children:
         claims: list[Claim] = []
@@ -176,6 +182,11 @@ class LocalCluster:
             raise Conflict("the status of the run was written by somebody else")
         replace_json(self._workdir.status, status)
         return msgspec.structs.replace(job, status=status, resource_version=self._version())
+
+    async def set_finalizer(self, job: JobRecord, *, present: bool) -> None:
+        if job.resource_version != self._version():
+            raise Conflict("the status of the run was written by somebody else")
+        replace_json(self._workdir.finalizers, [names.FINALIZER] if present else [])
 
     async def delete_job(self, job: JobIdentity) -> None:
         self._deleted = True

@@ -37,6 +37,11 @@ class Workdir:
         return self.root / "status.json"
 
     @property
+    def finalizers(self) -> Path:
+        """What must be done before the job may go."""
+        return self.root / "finalizers.json"
+
+    @property
     def processes(self) -> Path:
         return self.root / "processes.json"
 

@@ -170,7 +170,8 @@ class _Run:
             if status is not None:
                 self._show(status)
                 self._refuse_invalid(status)
-                if status.stage is Stage.ENDED and not outcome.acted and not self._kubelet.pods:
+                swept = not self._cluster.finalizers
+                if status.stage is Stage.ENDED and swept and not outcome.acted and not self._kubelet.pods:
                     return self._finished(status)
                 if self._cluster.suspended and status.stage is Stage.SUSPENDED and not self._kubelet.pods:
                     return int(Exit.TEMPORARY)

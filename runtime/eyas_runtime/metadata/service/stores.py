@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from eyas_contract import env
+from eyas_contract.config import JobConfig
 from eyas_runtime.features.blobs.port import BlobStore
 from eyas_runtime.features.config import StoreConfig, open_blobs
 from eyas_runtime.metadata.port import MetadataStore
@@ -23,15 +25,20 @@ def blobs_opener(settings: Settings) -> Callable[[], BlobStore | None]:
 
     def opener() -> BlobStore | None:
         store = settings.config.store
-        if store.backend == "Memory":
-            return None
         if store.backend == "SharedDirectory" and store.path is not None:
             # The claim is mounted; the job's own folder inside it is made here, by one role, and never its parents.
             with suppress(FileExistsError, FileNotFoundError):
                 os.mkdir(store.path, 0o750)
-        token = settings.token_directory / env.TOKEN_STORE
-        return open_blobs(
-            StoreConfig.of_job(store, local_hostname=settings.host, token_file=token if token.is_file() else None)
-        )
+        return open_pool(settings.config, host=settings.host, token_directory=settings.token_directory)
 
     return opener
+
+
+def open_pool(config: JobConfig, *, host: str, token_directory: Path) -> BlobStore | None:
+    """The job's pool as a process at `host` sees it; None where it is memory of another process."""
+    if config.store.backend == "Memory":
+        return None
+    token = token_directory / env.TOKEN_STORE
+    return open_blobs(
+        StoreConfig.of_job(config.store, local_hostname=host, token_file=token if token.is_file() else None)
+    )
