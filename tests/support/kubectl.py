@@ -29,9 +29,13 @@ class Kubectl:
     def __init__(self, config: Path, namespace: str = NAMESPACE) -> None:
         self._base = [str(tool("kubectl")), "--kubeconfig", str(config), "--namespace", namespace]
 
+    def command(self, *arguments: str) -> list[str]:
+        """The whole command line, for a test that starts it itself."""
+        return [*self._base, *arguments]
+
     def run(self, *arguments: str, given: str | None = None, seconds: float = CALL_SECONDS) -> str:
         """What it printed. Raises `Refused` with its message when it fails or takes too long."""
-        command = [*self._base, *arguments]
+        command = self.command(*arguments)
         try:
             done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
