@@ -34,12 +34,16 @@ def draw(name: str, steps: Sequence[StepMetrics], incidents: Sequence[Incident],
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
 
     figure, left = pyplot.subplots(figsize=(10, 5), dpi=120)
-    left.set_title(f"{name}: {len(trained)} steps, {len(incidents)} incidents", color=_INK, loc="left")
+    left.set_title(
+        f"{name}: {_count(len(trained), 'step')}, {_count(len(incidents), 'incident')}", color=_INK, loc="left"
+    )
     _curve(left, trained, "loss", _LOSS, "loss")
     _measured(left, steps)
     left.set_xlabel("optimizer step")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.margins(x=0.02)
     left.grid(alpha=0.25)
     right = left.twinx()
@@ -53,6 +57,10 @@ def draw(name: str, steps: Sequence[StepMetrics], incidents: Sequence[Incident],
     figure.savefig(output, format="png")
     pyplot.close(figure)
     return output
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _curve(axis: "Axes", steps: Sequence[StepMetrics], key: str, colour: str, label: str) -> None:
