@@ -3,6 +3,7 @@
 The table is `docs/exit-codes.md`; 65, 75 and 78 are `EX_DATAERR`, `EX_TEMPFAIL` and `EX_CONFIG` of BSD's sysexits(3).
 """
 
+import signal
 from enum import IntEnum
 from typing import Final
 
@@ -26,3 +27,13 @@ class Exit(IntEnum):
 
 FINAL: Final = frozenset({Exit.DONE, Exit.DAMAGED, Exit.TEMPORARY, Exit.CONFIG, Exit.FENCED})
 """Codes with which a supervisor leaves its pod instead of restarting the child in place."""
+
+
+def describe(code: int) -> str:
+    """How a process ended, for people; negative: by that signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -16,7 +16,7 @@ from eyas_operator.api.incidents import Incident
 from support.operator_world import a_report
 
 KILLED = Incident(
-    klass="ChildExited", unit="consumers", source="Service", message="rank 1 ended with signal 9", serial=1,
+    klass="ChildExited", unit="consumers", source="Service", message="rank 1 ended with SIGKILL", serial=1,
     detected_time="2026-01-01T00:00:00.000Z",
 )  # fmt: skip
 REPLACED = replace(KILLED, replaced_time="2026-01-01T00:00:01.250Z")
@@ -38,7 +38,7 @@ OVER = replace(REPLACED, first_step_time="2026-01-01T00:00:03.400Z", seconds=3, 
 )
 def test_an_incident_says_what_became_of_it_and_no_more(incident: Incident, words: str) -> None:
     assert outcome(incident) == words
-    assert incident_line(incident).endswith(f"consumers ChildExited: rank 1 ended with signal 9 ({words})") or (
+    assert incident_line(incident).endswith(f"consumers ChildExited: rank 1 ended with SIGKILL ({words})") or (
         incident.unit != "consumers"
     )
 

@@ -77,7 +77,7 @@ def test_incidents_of_the_service_are_shown_too() -> None:
 
 def in_place(**changes: object) -> wire.Incident:
     base: dict[str, object] = {
-        "klass": "ChildExited", "unit": "consumers", "message": "rank 1 ended with signal 9", "detected": NOW + 9,
+        "klass": "ChildExited", "unit": "consumers", "message": "rank 1 ended with SIGKILL", "detected": NOW + 9,
         "serial": 1, "step": 1,
     }  # fmt: skip
     return wire.Incident(**(base | changes))  # type: ignore[arg-type]

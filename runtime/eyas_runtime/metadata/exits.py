@@ -1,14 +1,16 @@
 """What an exit or a restart is called in the list of incidents. Pure; the same words in every store."""
 
 from eyas_contract import wire
+from eyas_contract.exits import describe
 
 _SINGLETONS = ("metadata", "store-master")
 
 
 def describe_exit(request: wire.ExitRequest) -> str:
     """How a rank ended, in words."""
-    how = f"signal {-request.code}" if request.code < 0 else f"code {request.code}"
-    return f"rank {request.rank} ended with {how}{': ' if request.reason else ''}{request.reason}"
+    how = describe(request.code)
+    why = f": {request.reason}" if request.reason not in ("", how) else ""
+    return f"rank {request.rank} ended with {how}{why}"
 
 
 def incident_before_joining(request: wire.ExitRequest, *, ended: float, step: int) -> wire.Incident:

@@ -16,7 +16,7 @@ from eyas_contract.errors import Bug, EyasError
 from eyas_contract.exits import Exit
 from eyas_contract.states import Gang
 from eyas_runtime.supervisor.gone import wait_until_unknown
-from eyas_runtime.supervisor.policy import Cause, Ended, describe
+from eyas_runtime.supervisor.policy import Cause, Ended
 from eyas_runtime.supervisor.settings import GangSettings
 
 LEAVE_REPORT_SECONDS: Final = 5.0
@@ -131,7 +131,7 @@ class GangLink:
             rank=self._settings.first_rank + end.slot,
             process=end.process,
             code=end.code,
-            reason=reason or describe(end.code),
+            reason=reason,
             time=life.time,
             siblings=tuple(other.process for other in life.ends if other.process != end.process),
             leaving=leaving,

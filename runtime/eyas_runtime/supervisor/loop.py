@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Final
 
 from eyas_contract.errors import EyasError, Fenced
-from eyas_contract.exits import Exit
+from eyas_contract.exits import Exit, describe
 from eyas_contract.wire import Termination
 from eyas_runtime.process import one_sentence, write_termination
 from eyas_runtime.supervisor.children import Children, Started
@@ -28,7 +28,6 @@ from eyas_runtime.supervisor.policy import (
     Next,
     Progress,
     Verdict,
-    describe,
     ends_siblings_at_once,
     judge,
 )

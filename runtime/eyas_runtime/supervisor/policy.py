@@ -59,16 +59,6 @@ def exit_code(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def describe(code: int) -> str:
-    """How a child ended, for people."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
 def judge(ends: Sequence[Ended], *, stopping: bool, gang: bool) -> Verdict:
     """Judge a life of which every child has ended, in the order of their ends.
 

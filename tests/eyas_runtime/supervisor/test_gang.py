@@ -130,7 +130,7 @@ def test_a_dead_rank_restarts_every_rank_of_every_pod_in_a_new_incarnation(tmp_p
             wait_dead(pid, "after its incarnation was closed")
         incidents = gang.status().incidents
     assert [incident.klass for incident in incidents] == ["ChildExited"]
-    assert "rank 1 ended with signal 9" in incidents[0].message
+    assert incidents[0].message == "rank 1 ended with SIGKILL"
 
 
 def test_the_exit_is_known_to_the_service_before_the_next_life_begins(tmp_path: Path) -> None:

@@ -267,9 +267,7 @@ def test_a_job_that_was_failed_stays_failed_over_a_restart(new_world: NewWorld) 
 
 def test_a_restart_in_a_pod_is_one_incident_over_a_restart_of_the_service(new_world: NewWorld) -> None:
     world = new_world()
-    told = wire.RestartRequest(
-        role="producer", index=1, serial=3, time=world.job.clock.wall() - 2.0, reason="signal 9: SIGKILL"
-    )
+    told = wire.RestartRequest(role="producer", index=1, serial=3, time=world.job.clock.wall() - 2.0, reason="SIGKILL")
     world.call(wire.RESTART, told)
     world.restart()
     world.call(wire.RESTART, told)  # The answer may be lost; the incident is one all the same.
