@@ -56,7 +56,8 @@ def _replaced(incident: Incident) -> Event:
         return _restarted_in_place(incident)
     gang = incident.unit == "consumers"
     where = f" on {incident.node}" if incident.node else ""
-    message = f"{incident.unit} {incident.serial}{where}: {incident.klass}: {incident.message}"
+    number = f"attempt {incident.serial}" if gang else f"number {incident.serial}"
+    message = f"{incident.unit}, {number}{where}: {incident.klass}: {incident.message}"
     return Event(
         type="Warning",
         reason="ConsumerGangRestarted" if gang else "PodReplaced",

@@ -261,7 +261,7 @@ def test_crash_facts_are_told_before_the_pod_is_gone() -> None:
     cluster.reconcile()
     told = [event for event in cluster.events if event.reason == "PodReplaced"]
     assert len(told) == 1
-    assert "producer-0 1 on node-1: Crash: exit code 139 (Error): in attention kernel" in told[0].message
+    assert "producer-0, number 1 on node-1: Crash: exit code 139 (Error): in attention kernel" in told[0].message
 
 
 def test_hardware_failures_strike_the_node_and_later_pods_avoid_it() -> None:
