@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ def quickstart(name: str, **changes: object) -> dict[str, Any]:
         if value is None:
             place.pop(last, None)
         else:
-            place[last] = value
+            place[last] = deepcopy(value)  # Bodies share no part: the next dotted path changes this one alone.
     return body
 
 
@@ -42,7 +43,11 @@ def fake(name: str, *, seconds: float = 0.0, **changes: object) -> dict[str, Any
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
     }
     template = {"spec": {"containers": [container]}}
-    small: dict[str, object] = {"evaluation": None, "producers.template": template, "consumers.template": template}
+    small: dict[str, object] = {
+        "evaluation": None,
+        "producers.template": template,
+        "consumers.template": deepcopy(template),
+    }
     return quickstart(name, **(small | changes))
 
 
