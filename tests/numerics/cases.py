@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eyas_runtime.train.eagle3.batch import Captured, normalise
+from eyas_runtime.train.eagle3.batch import Batch, Captured, normalise
 from eyas_runtime.train.eagle3.config import DraftConfig, LossConfig
 from eyas_runtime.train.eagle3.loss import Result
 from eyas_runtime.train.eagle3.model import Draft
@@ -107,6 +107,11 @@ def a_sample(config: DraftConfig, length: int, seed: int = 0, mask: Sequence[int
         aux_hidden_state=torch.randn(length, 3 * a, generator=generator, dtype=torch.float64),
         hidden_state=torch.randn(length, a, generator=generator, dtype=torch.float64),
     )
+
+
+def condemned(batch: Batch, places: Sequence[int]) -> Batch:
+    """The same batch, of which `places` weigh nothing although they hold something."""
+    return batch._replace(weights=tuple(0.0 if i in places else w for i, w in enumerate(batch.weights)))
 
 
 def assert_same_gradients(

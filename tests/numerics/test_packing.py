@@ -9,19 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eyas_runtime.train.eagle3.batch import Batch, Captured, normalise, without
+from eyas_runtime.train.eagle3.batch import Batch, Captured, normalise
 from eyas_runtime.train.eagle3.config import LkConfig, LossConfig
 from eyas_runtime.train.eagle3.loss import Result
 from eyas_runtime.train.eagle3.plan import make_plan
 from eyas_runtime.train.eagle3.teacher import target_head
-from numerics.cases import Case, a_case, a_config, a_sample, assert_same_counts, assert_same_gradients
+from numerics.cases import Case, a_case, a_config, a_sample, assert_same_counts, assert_same_gradients, condemned
 
 
 def run_packed(
     case: Case, samples: Sequence[Captured | None], denominator: float = 1.0, verdicts: Sequence[int] = ()
 ) -> tuple[Result, dict[str, Tensor]]:
     """The product's result and gradients for one pack, `verdicts` being places condemned after packing."""
-    return run_batch(case, without(normalise(samples, case.config, packed=True), verdicts), denominator)
+    return run_batch(case, condemned(normalise(samples, case.config, packed=True), verdicts), denominator)
 
 
 def run_batch(case: Case, batch: Batch, denominator: float = 1.0) -> tuple[Result, dict[str, Tensor]]:
@@ -131,10 +131,10 @@ def test_a_condemned_sample_leaves_its_pack_as_a_hole_would_bit_for_bit() -> Non
     case = a_case()
     samples = [a_sample(case.config, n) for n in (9, 12, 7)]
     poison = replace(samples[1], aux_hidden_state=torch.full_like(samples[1].aux_hidden_state, torch.nan))
-    condemned, got = run_packed(case, [samples[0], poison, samples[2]], 5.0, verdicts=[1])
+    without_it, got = run_packed(case, [samples[0], poison, samples[2]], 5.0, verdicts=[1])
     hole, want = run_packed(case, [samples[0], None, samples[2]], 5.0)
-    assert torch.equal(condemned.loss, hole.loss)
-    assert torch.equal(condemned.counts, hole.counts)
+    assert torch.equal(without_it.loss, hole.loss)
+    assert torch.equal(without_it.counts, hole.counts)
     assert all(torch.equal(got[name], want[name]) for name in want)
 
 

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from eyas_runtime.train.eagle3 import loss as loss_module
 from eyas_runtime.train.eagle3 import teacher as teacher_module
-from eyas_runtime.train.eagle3.batch import normalise, without
+from eyas_runtime.train.eagle3.batch import normalise
 from eyas_runtime.train.eagle3.config import LkConfig, LossConfig
 from eyas_runtime.train.eagle3.plan import make_plan
 from eyas_runtime.train.eagle3.teacher import target_head
-from numerics.cases import a_case, a_sample, assert_same_counts, assert_same_gradients
+from numerics.cases import a_case, a_sample, assert_same_counts, assert_same_gradients, condemned
 
 SHAPES = {
     "grouped-heads": {},
@@ -123,7 +123,7 @@ def test_what_padding_and_holes_hold_reaches_nothing_not_even_a_nan() -> None:
     samples = [a_sample(case.config, 5), a_sample(case.config, 9)]
     _, want = case.run(samples)
     batch = normalise([*samples, a_sample(case.config, 7)], case.config)
-    batch = without(batch, [2])
+    batch = condemned(batch, [2])
     for tensor in (batch.aux, batch.target):
         tensor[0, 5:] = torch.nan
         tensor[2] = torch.nan

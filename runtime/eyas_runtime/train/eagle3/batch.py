@@ -104,12 +104,6 @@ def normalise(
     )
 
 
-def without(batch: Batch, places: Sequence[int]) -> Batch:
-    """The same batch with `places` turned into holes: what a poison verdict makes of a sample."""
-    weights = tuple(0.0 if i in places else w for i, w in enumerate(batch.weights))
-    return batch._replace(weights=weights)
-
-
 def supervised_count(loss_mask: Tensor) -> int:
     """Supervised positions of one unshifted mask [L], the last position excluded: the ref's `num_supervised`."""
     return int((loss_mask.reshape(-1)[:-1] != 0).sum())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eyas_contract.errors import Corrupt
-from eyas_runtime.train.eagle3.batch import Captured, normalise, supervised_count, without
+from eyas_runtime.train.eagle3.batch import Captured, normalise, supervised_count
 from numerics.cases import a_config, a_sample
 
 CONFIG = a_config()
@@ -41,11 +41,6 @@ def test_padding_is_zero_and_unsupervised_and_holes_weigh_nothing() -> None:
     assert batch.loss_mask[0].tolist() == [True, True, False, False, False, False]
     assert not batch.aux[0, 3:].any()
     assert not batch.aux[1].any()
-
-
-def test_a_verdict_makes_a_hole_of_a_place() -> None:
-    batch = normalise([a_sample(CONFIG, 3), a_sample(CONFIG, 4)], CONFIG)
-    assert without(batch, [1]).weights == (1.0, 0.0)
 
 
 def test_long_samples_are_cut_before_they_are_shifted() -> None:
