@@ -61,15 +61,12 @@ def test_a_supervisor_of_a_replaced_producer_pod_tells_nothing(stores: Stores) -
     assert len(actor.store.status().incidents) == 4
 
 
-def _hang(number: int = 0) -> wire.Incident:
-    return wire.Incident(klass="Hang", unit="consumers", message=f"hang {number}", detected=NOW, step=0)
-
-
 @pytest.mark.parametrize("units", [1, 2, 300])
 def test_a_flood_of_restarts_pushes_no_other_incident_out(stores: Stores, units: int) -> None:
-    actor = stores.actor()
+    actor = stores.running()
     for number in range(16):
-        actor.store.add_incident(_hang(number))
+        actor.store.close_incarnation(actor.incarnation, klass="Hang", message=f"hang {number}", now=NOW)
+        actor.reconcile()
     for number in range(300):
         told(actor, role="store-node", index=number % units, time=NOW + number)
     shown = actor.store.status().incidents

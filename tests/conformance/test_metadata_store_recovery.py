@@ -544,16 +544,24 @@ def test_job_fails_once_and_the_first_reason_stays(stores: Stores) -> None:
     assert (store.status().phase, store.status().failure) == (Phase.FAILED, "the first")
 
 
-def test_incidents_and_reasons_are_bounded(stores: Stores) -> None:
-    store = stores.store()
+def test_incidents_are_bounded_and_the_newest_are_shown(stores: Stores) -> None:
+    actor = stores.running()
     for number in range(300):
-        store.add_incident(wire.Incident(klass="Probe", unit="test", message=str(number), detected=float(number)))
-    shown = store.status().incidents
+        actor.store.close_incarnation(actor.incarnation, klass="Hang", message=str(number), now=NOW + number)
+        actor.reconcile()
+    shown = actor.store.status().incidents
     assert len(shown) == 64
     assert shown[-1].message == "299"
-    store.set_inexact("reason")
-    store.set_inexact("reason")
-    assert store.status().inexact_reasons == ("reason",)
+
+
+def test_a_reason_for_other_bits_is_told_once(stores: Stores) -> None:
+    actor = stores.running()
+    actor.train()
+    shown = actor.checkpoint()
+    for _ in range(2):
+        actor.reconcile(shown, on="gpu-b")
+    (reason,) = actor.store.status().inexact_reasons
+    assert "gpu-b" in reason
 
 
 def test_unknown_incarnation_of_a_closed_call_is_harmless(stores: Stores) -> None:

@@ -133,12 +133,6 @@ class InMemoryMetadataStore(_Objects):
             live_leases=usage.live_leases,
         )
 
-    def add_incident(self, incident: wire.Incident) -> None:
-        self._note(incident)
-
-    def set_inexact(self, reason: str) -> None:
-        self._say_inexact(reason)
-
     def close(self) -> None:
         """Nothing to close."""
 

@@ -73,14 +73,6 @@ class Facts(Capture, Orders):
         evaluated = rounds.held_out_below(end) - dead
         return alive - evaluated, evaluated
 
-    def add_incident(self, incident: wire.Incident) -> None:
-        with self._db.transaction():
-            self._note(incident)
-
-    def set_inexact(self, reason: str) -> None:
-        with self._db.transaction():
-            self._inexact(reason)
-
     def status(self) -> wire.StatusReply:
         progress, schedule, gang = self._progress(), self._schedule, self.gang()
         tally: dict[str, int] = dict(self._db.all("tally"))
