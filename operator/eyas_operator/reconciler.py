@@ -6,6 +6,7 @@ Who calls it, and when, is the backend's business: on events, and after `Outcome
 """
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from eyas_contract.errors import Conflict, Transient
@@ -47,13 +48,15 @@ class Reconciler:
         settings: Settings,
         clock: Callable[[], float],
         telemetry: Telemetry,
+        turns: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
-        """`clock` gives Unix seconds."""
+        """`clock` gives Unix seconds. `turns` is entered for each plan, where passes over many jobs share a loop."""
         self._cluster = cluster
         self._environment = environment
         self._settings = settings
         self._clock = clock
         self._telemetry = telemetry
+        self._turns: AbstractAsyncContextManager[object] = turns or nullcontext()
         self._refusals = Refusals()
 
     async def reconcile(self, namespace: str, name: str) -> Outcome:
@@ -91,7 +94,8 @@ class Reconciler:
         refusal = self._refusals.of(record)
         stale = asked and self._cluster.reader_is_stale(record.identity)
         world = World(children=children, report=report, refusal=refusal, reader_stale=stale)
-        return plan(record, world, self._clock(), self._environment, self._settings)
+        async with self._turns:
+            return plan(record, world, self._clock(), self._environment, self._settings)
 
     async def _carry_out(self, record: JobRecord, children: Children, planned: Plan) -> Outcome:
         job, wake = record.identity, self._wake(planned)

@@ -32,6 +32,7 @@ from eyas_operator.process.leader import Leader
 from eyas_operator.process.logs import log_to_stderr
 from eyas_operator.process.metrics import ProcessMetrics
 from eyas_operator.process.settings import ProcessSettings, read_process_settings
+from eyas_operator.queue.turns import Turns
 from eyas_operator.reconciler import Reconciler
 from eyas_operator.settings import Settings, read_settings
 from eyas_operator.telemetry import Telemetry
@@ -92,7 +93,7 @@ async def operate(settings: Settings, process: ProcessSettings) -> Exit:
             )
         )
         led = LedCluster(cluster, lambda: campaign.leading)
-        reconciler = Reconciler(led, environment, settings, time.time, telemetry)
+        reconciler = Reconciler(led, environment, settings, time.time, telemetry, Turns())
         leader = Leader(cluster, reconciler, telemetry, metrics, process, clock=boot_seconds)
         endpoints = await serve(
             telemetry.registry,

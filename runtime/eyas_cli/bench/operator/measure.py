@@ -67,6 +67,7 @@ def build(plane: ControlPlane, player: Player, jobs: int, pods: int) -> Figures:
         player.submit(jobs, pods // jobs)
 
         def whole() -> bool:
+            operator.check_alive()
             return player.start_pending() == 0 and player.pods() >= pods
 
         wait_for(whole, f"{pods} pods exist and run", BUILD_SECONDS, pause_seconds=0.2)
@@ -157,6 +158,7 @@ def _reaction(plane: ControlPlane, player: Player, operator: Subject, victims: l
     ends = time.monotonic() + ANSWER_SECONDS
     found = reactions(log.since(mark), victims)
     while len(found) < len(victims) and time.monotonic() < ends:
+        operator.check_alive()
         time.sleep(0.2)
         found = reactions(log.since(mark), victims)
     wait_for(lambda: player.start_pending() == 0, "the successors run", ANSWER_SECONDS, pause_seconds=0.2)

@@ -41,11 +41,15 @@ class Subject:
         self._log = log
         self._ports: dict[str, int] = {}
 
-    def started(self) -> bool:
-        """It serves probes and metrics. Raises `Transient` when it has ended."""
+    def check_alive(self) -> None:
+        """Raise `Transient` when it has ended: a cluster would start it again, but what is measured is one life."""
         if self._process.poll() is not None:
             tail = self._log.read_text(errors="replace").splitlines()[-1:]
             raise Transient(f"the operator ended with {self._process.returncode}: {tail}")
+
+    def started(self) -> bool:
+        """It serves probes and metrics. Raises `Transient` when it has ended."""
+        self.check_alive()
         for line in self._log.read_text(errors="replace").splitlines():
             if '"started"' in line:
                 said = json.loads(line)
@@ -55,6 +59,7 @@ class Subject:
 
     def ready(self) -> bool:
         """It leads and has listed everything."""
+        self.check_alive()
         try:
             return self._ports != {} and self._get("probes", "/readyz")[0] == 200
         except urllib3.exceptions.HTTPError:
