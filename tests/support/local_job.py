@@ -20,7 +20,7 @@ import yaml
 from eyas_cli.runs import LocalProcess, Run
 from eyas_contract.wire import StatusReply
 
-WAIT_SECONDS = 240.0
+WAIT_SECONDS = 900.0
 T = TypeVar("T")
 
 
