@@ -67,10 +67,24 @@ async def plain_arm(
         ):  # fmt: skip
             raw = await access.client.create(resource.collection(access.namespace), manifest)
             uid = msgspec.json.decode(raw)["metadata"]["uid"]
-            stack.push_async_callback(access.client.delete, resource.item(access.namespace, NAME), uid=uid)
+            stack.push_async_callback(_remove, access, resource.item(access.namespace, NAME), uid)
         arm = PlainArm(access)
         await until(arm.place, "the plain Job trains")
         yield arm
+
+
+async def _remove(access: Access, path: str, uid: str) -> None:
+    """Delete, and wait until it is gone: the next arm takes the same name."""
+    await access.client.delete(path, uid=uid)
+
+    async def gone() -> bool | None:
+        try:
+            await access.client.get(path)
+        except Missing:
+            return True
+        return None
+
+    await until(gone, f"the end of {path}")
 
 
 def _claim(storage: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ DRILL = Path(__file__).parents[4] / "examples" / "drill.yaml"
 
 def arm(*, process: float, gang: float) -> dict[str, object]:
     def median(seconds: float) -> dict[str, object]:
-        return {"median": {"nextStepSeconds": seconds, "allRunningSeconds": seconds, "stepsLost": 0}}
+        return {"typical": {"nextStepSeconds": seconds, "allRunningSeconds": seconds, "stepsLost": 0}}
 
     return {"process": median(process), "pod": median(2.0), "gang": median(gang)}
 
