@@ -102,16 +102,16 @@ class Drill(ClusterJob):
 
         return seen(newest, f"pod {number} of {role} {index}")
 
+    def hit(self, pod: str, name: str) -> str:
+        """Send the children of a pod's supervisor a signal; their names, or nothing where none could be reached."""
+        try:
+            return self.kubectl.run("exec", pod, "--", "python", "-c", _CHILDREN, name).strip()
+        except Refused:
+            return ""
+
     def signal(self, pod: str, name: str = "SIGKILL") -> str:
-        """Send the children of a pod's supervisor a signal; their names. Waits until there are any."""
-
-        def sent() -> str:
-            try:
-                return self.kubectl.run("exec", pod, "--", "python", "-c", _CHILDREN, name).strip()
-            except Refused:
-                return ""
-
-        return seen(sent, f"{pod} has a child")
+        """The same, as soon as there are any."""
+        return seen(lambda: self.hit(pod, name), f"{pod} has a child")
 
     def delete(self, pod: str, *flags: str) -> None:
         """Begin to delete a pod, without waiting for its end."""
