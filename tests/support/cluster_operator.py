@@ -1,0 +1,94 @@
+"""The operator of the test cluster, to be killed, restarted, upgraded, removed and installed again.
+
+Everything here puts back what it found: other tests need an operator, too.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from support.cluster_drill import wait_until
+from support.kube_tools import tool
+from support.kubectl import NAMESPACE, Kubectl, kubeconfig
+
+OPERATOR: Final = "eyas-operator"
+PODS: Final = "app.kubernetes.io/name=eyas,app.kubernetes.io/component=operator"
+RELEASE: Final = "eyas"
+READY_SECONDS: Final = 180
+_CHART: Final = Path(__file__).parents[2] / "charts" / "eyas"
+_KILL: Final = (
+    'for file in $(grep -lE "$1" /proc/[0-9]*/cgroup); do pid=${file#/proc/}; pid=${pid%/cgroup}; '
+    'case $(cat "/proc/$pid/comm") in pause) ;; *) kill -9 "$pid" ;; esac; done 2>/dev/null; true'
+)
+
+
+def helm(*arguments: str) -> str:
+    """One run of Helm against the test cluster."""
+    where = ("--kubeconfig", str(kubeconfig()), "--namespace", NAMESPACE)
+    done = subprocess.run(
+        [str(tool("helm")), *arguments, *where], capture_output=True, text=True, timeout=READY_SECONDS + 30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def upgrade(*values: str) -> None:
+    """`helm upgrade` of the release to this chart with its present values and these (`name=value`)."""
+    given = [argument for value in values for argument in ("--set", value)]
+    helm("upgrade", RELEASE, str(_CHART), "--reuse-values", "--wait", "--timeout", f"{READY_SECONDS}s", *given)
+
+
+@contextmanager
+def uninstalled() -> Iterator[None]:
+    """The chart is not installed inside the block, and is afterwards, with the values that it had."""
+    values = helm("get", "values", RELEASE, "--output", "json")
+    helm("uninstall", RELEASE, "--wait", "--timeout", f"{READY_SECONDS}s")
+    try:
+        yield
+    finally:
+        given = subprocess.run(
+            [
+                *(str(tool("helm")), "install", RELEASE, str(_CHART), "--values", "-", "--wait"),
+                *("--timeout", f"{READY_SECONDS}s", "--kubeconfig", str(kubeconfig()), "--namespace", NAMESPACE),
+            ],
+            input=values, capture_output=True, text=True, timeout=READY_SECONDS + 30, check=False,
+        )  # fmt: skip
+        assert given.returncode == 0, given.stderr
+
+
+def ready(kubectl: Kubectl) -> None:
+    """Wait until every copy is ready."""
+    status = ("rollout", "status", f"deployment/{OPERATOR}", f"--timeout={READY_SECONDS}s")
+    kubectl.run(*status, seconds=READY_SECONDS + 10)
+
+
+def leader(kubectl: Kubectl) -> str:
+    """Pod that holds the Lease."""
+    holder: str = kubectl.get("lease", OPERATOR)["spec"]["holderIdentity"]
+    names: list[str] = [pod["metadata"]["name"] for pod in kubectl.items("pods", "-l", PODS)]
+    return next(name for name in names if holder.startswith(name))
+
+
+def kill_container(kubectl: Kubectl, pod: str) -> None:
+    """SIGKILL of the container's processes, from its node: nothing in the pod can do that to its first process."""
+    found = kubectl.get("pod", pod)
+    uid = found["metadata"]["uid"]
+    pattern = f"{uid}|{uid.replace('-', '_')}"
+    command = ["docker", "exec", found["spec"]["nodeName"], "sh", "-c", _KILL, "-", pattern]
+    subprocess.run(command, check=True, timeout=30, capture_output=True)
+
+
+@contextmanager
+def no_operator(kubectl: Kubectl) -> Iterator[None]:
+    """Every copy killed at once and none made again inside the block; as before afterwards."""
+    copies = kubectl.get("deployment", OPERATOR)["spec"]["replicas"]
+    kubectl.run("scale", "deployment", OPERATOR, "--replicas=0")
+    try:
+        kubectl.run("delete", "pods", "-l", PODS, "--force", "--grace-period=0")
+        wait_until("no copy of the operator", lambda: not kubectl.items("pods", "-l", PODS))
+        yield
+    finally:
+        kubectl.run("scale", "deployment", OPERATOR, f"--replicas={copies}")
+        ready(kubectl)
