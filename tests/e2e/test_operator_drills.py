@@ -1,0 +1,100 @@
+"""The operator itself is killed, restarted, upgraded, removed: jobs neither notice nor end with other weights.
+
+All of these disturb the one operator of the cluster: run no other test beside them.
+"""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from support.cluster_drill import (
+    Weights,
+    assert_recovered,
+    condition,
+    drill,
+    exact,
+    quick,
+    wait_for,
+    wait_until,
+)
+from support.cluster_job import ClusterJob, applied
+from support.cluster_operator import OPERATOR, kill_container, leader, no_operator, ready
+from support.cluster_watch import PodHistory, watched_pods
+from support.kubectl import Kubectl
+
+pytestmark = pytest.mark.e2e
+
+
+def assert_undisturbed(status: dict[str, Any], pods: PodHistory, weights: str) -> None:
+    """No pod was replaced, none made twice, and the weights are those of a run that nobody touched."""
+    assert status["result"]["weightsSha256"] == weights
+    assert (status["attempt"], status["restarts"], status["storeEpoch"]) == (1, 0, 1)
+    assert [it for it in status["incidents"] if it["source"] == "Operator"] == []
+    assert exact(status) == ("True", "NoDeviation")
+    assert sorted(name.split("-", 3)[-1] for name in pods.uids().values()) == [
+        "consumer-0-a1", "metadata-e1-o1", "producer-0-o1",
+    ]  # fmt: skip
+
+
+def running(job: ClusterJob) -> None:
+    """Wait until the job trains, with every pod there."""
+    wait_for(job, "a step", lambda it: it["progress"]["step"] >= 1 and condition(it, "Ready")["status"] == "True")
+
+
+def test_a_consumer_killed_while_no_operator_lives_is_replaced_when_one_comes_back(
+    kubectl: Kubectl, undisturbed: Weights
+) -> None:
+    name = "oper-none"
+    weights = undisturbed(quick())
+    with applied(kubectl, drill(name)) as job, watched_pods(kubectl, name) as pods:
+        running(job)
+        with no_operator(kubectl):
+            (victim,) = job.pods("consumer")
+            kubectl.run("delete", "pod", victim["metadata"]["name"], "--force", "--grace-period=0")
+            wait_until("no consumer", lambda: not job.pods("consumer"))
+            assert job.status()["attempt"] == 1, "somebody is at work"
+        status = job.complete(300)
+    assert status["result"]["weightsSha256"] == weights
+    assert (status["attempt"], status["restarts"], exact(status)) == (2, 1, ("True", "NoDeviation"))
+    (incident,) = [it for it in status["incidents"] if it["unit"] == "consumers" and it["source"] == "Operator"]
+    assert incident["class"] == "PodDeleted"
+    assert_recovered(incident)
+    assert set(Counter(pods.uids().values()).values()) == {1}, "a pod was made twice under one name"
+
+
+def test_a_leader_killed_in_the_middle_of_a_recovery_makes_no_second_attempt(
+    kubectl: Kubectl, undisturbed: Weights
+) -> None:
+    name = "oper-leader"
+    weights = undisturbed(quick())
+    with applied(kubectl, drill(name)) as job, watched_pods(kubectl, name) as pods:
+        running(job)
+        first = leader(kubectl)
+        (victim,) = job.pods("consumer")
+        kubectl.run("delete", "pod", victim["metadata"]["name"], "--force", "--grace-period=0")
+        kill_container(kubectl, first)
+        status = job.complete(300)
+        ready(kubectl)
+        restarts = kubectl.get("pod", first)["status"]["containerStatuses"][0]["restartCount"]
+    assert restarts >= 1, "the leader was not killed"
+    assert status["result"]["weightsSha256"] == weights
+    assert (status["attempt"], status["restarts"], exact(status)) == (2, 1, ("True", "NoDeviation"))
+    made = Counter(pods.uids("consumer").values())
+    assert sorted(it.rpartition("-")[2] for it in made) == ["a1", "a2"]
+    assert set(made.values()) == {1}
+    (incident,) = [it for it in status["incidents"] if it["unit"] == "consumers" and it["source"] == "Operator"]
+    assert_recovered(incident)
+
+
+def test_a_rollout_restart_of_the_operator_touches_no_pod_of_a_running_job(
+    kubectl: Kubectl, undisturbed: Weights
+) -> None:
+    name = "oper-rollout"
+    weights = undisturbed(quick())
+    with applied(kubectl, drill(name)) as job, watched_pods(kubectl, name) as pods:
+        running(job)
+        kubectl.run("rollout", "restart", f"deployment/{OPERATOR}")
+        ready(kubectl)
+        status = job.complete(300)
+    assert_undisturbed(status, pods, weights)
