@@ -53,7 +53,7 @@ def test_labels_lead_back_to_the_pod(name: str, pod: PodIdentity) -> None:
 @given(PODS, PODS)
 def test_different_pods_have_different_names(one: PodIdentity, other: PodIdentity) -> None:
     def key(pod: PodIdentity) -> tuple[object, ...]:
-        index = 0 if pod.role in (Role.METADATA, Role.STORE_MASTER) else pod.index
+        index = 0 if pod.role in (Role.METADATA, Role.STORE_MASTER, Role.SWEEPER) else pod.index
         return (pod.role, index, pod.serial, pod.store_epoch if pod.role is Role.METADATA else 0)
 
     job = JobIdentity(namespace="default", name="j", uid=UID)
