@@ -98,13 +98,13 @@ class Supervisor:
             os.write(self._wake_write, b"w")
 
     def _sleep(self) -> None:
-        deadlines = [at for at in (self._kill_at, self._restart_at, self._spares_at) if at is not None]
-        timeout = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        now = time.monotonic()
+        pauses = [at - now for at in (self._kill_at, self._restart_at, self._spares_at) if at is not None]
         if self._restarts.waiting and self._children.live:
-            timeout = LOOK_SECONDS if timeout is None else min(timeout, LOOK_SECONDS)
-        look = self._ready_port.look_seconds
-        if look is not None:
-            timeout = look if timeout is None else min(timeout, look)
+            pauses.append(LOOK_SECONDS)
+        if self._ready_port.look_seconds is not None:
+            pauses.append(self._ready_port.look_seconds)
+        timeout = max(0.0, min(pauses)) if pauses else None
         select.select([self._wake_read, *self._ready_port.descriptors], [], [], timeout)
         self._ready_port.hang_up()
         with suppress(BlockingIOError):
