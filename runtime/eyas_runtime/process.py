@@ -11,7 +11,6 @@ operator decide from a number, and leaves the reason as one JSON line in the ter
 import ctypes
 import logging
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -31,15 +30,6 @@ MESSAGE_CHARACTERS_MAX: Final = 900
 """Four bytes each at worst and the other fields stay under `TERMINATION_BYTES_MAX`."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
-
-
-def give_back_memory() -> None:
-    """Return freed memory to the system. glibc keeps it otherwise, in holes that buffers of ever new sizes leave.
-
-    Does nothing under another C library.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def die_with_parent() -> None:

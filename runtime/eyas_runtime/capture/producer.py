@@ -21,6 +21,7 @@ from eyas_runtime.capture.storing import CommitCalls, FeatureSink, Storing
 from eyas_runtime.capture.watch import InputsWatch
 from eyas_runtime.failpoints import hit
 from eyas_runtime.inputs import check_inputs, digest_inputs
+from eyas_runtime.memory import FreedMemory
 
 LOG: Final = logging.getLogger("eyas.capture")
 POLL_SECONDS: Final = 2.0
@@ -97,6 +98,7 @@ class Producer:
         self._engine = engine
         self._watch = watch
         self._holdings = holdings
+        self._freed = FreedMemory()
         self._storing = Storing(calls, self._holder, sink, holdings, fingerprint=fingerprint)
 
     def run(self, stop: threading.Event) -> None:
@@ -140,3 +142,4 @@ class Producer:
             return
         hit("capture.after_forward")
         pipeline.submit(lease, outcomes)
+        self._freed.give_back()
