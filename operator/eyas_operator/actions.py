@@ -84,7 +84,7 @@ def actions(moment: Moment, status: JobStatus, build: Build) -> tuple[Action, ..
         # A key was rotated, or made anew, since the last pod was made: else nobody could read this job any more.
         made += [EnsureSecret(shape=shape) for shape in target.secrets if shape.derived]
     made += _applies(moment, target)
-    if creates and ("ConfigMap", build.config_name) not in moment.observed.others:
+    if pods and ("ConfigMap", build.config_name) not in moment.observed.others:
         made.append(Create(manifest=target.config))
     return (*made, *claims, *_pod_deletes(moment, status, build, pods), *creates, *_garbage(moment, build, target))
 

@@ -2,6 +2,10 @@
 
 Everything is resolved here: paths are where this process finds them, sizes are bytes, addresses are literal.
 The custom resource's own types (defaults, validation, field paths) are `eyas_operator.api`; a role reads only this.
+
+A job may pin an older image than its operator's. Unknown fields are refused, for what they ask cannot be done, and
+scalars at their defaults are not written: a field that is added later is one, and its default means what was done
+before.
 """
 
 from pathlib import Path
@@ -17,7 +21,7 @@ CONFIG_BYTES_MAX = 1 << 20
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-class TargetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TargetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The model whose hidden states are captured."""
 
     model: str
@@ -32,7 +36,7 @@ class TargetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """CPU threads of one producer; part of the capture fingerprint."""
 
 
-class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is trained on: prompts to capture, or existing feature files."""
 
     prompts: tuple[str, ...] = ()
@@ -49,7 +53,7 @@ class DataConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Sequence numbers captured in one batch; fixes the batch shape, hence the bits."""
 
 
-class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Held-out prompts, and how often the draft is measured on them."""
 
     prompts: tuple[str, ...]
@@ -58,7 +62,7 @@ class EvaluationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Optimizer steps between two evaluations; another one follows the last step."""
 
 
-class DraftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DraftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The draft model and its loss."""
 
     vocab_size: int = 32000
@@ -72,7 +76,7 @@ class DraftConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     seed: int = 42
 
 
-class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """When and where checkpoints are written."""
 
     path: str
@@ -84,7 +88,7 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     allow_restart_from_zero: bool = False
 
 
-class ParallelismConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ParallelismConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How many ranks one sample is split over; those of one sample are next to each other, tensor ranks innermost."""
 
     tensor: int = 1
@@ -98,7 +102,7 @@ class ParallelismConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         return self.tensor * self.sequence
 
 
-class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Optimizer and window."""
 
     window_size: int = 64
@@ -123,7 +127,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     checkpoint: CheckpointConfig
 
 
-class StoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The feature store of this job."""
 
     backend: Literal["Memory", "SharedDirectory", "Mooncake"]
@@ -144,7 +148,7 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The pool is shared with other jobs."""
 
 
-class RecoveryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RecoveryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Terms and deadlines of the runtime; durations only."""
 
     lease_seconds: float = 30.0
@@ -161,7 +165,7 @@ class RecoveryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     collective_timeout_seconds: float = 300.0
 
 
-class Endpoints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Endpoints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Literal addresses of the job's other parts."""
 
     metadata_url: str
@@ -171,7 +175,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     rendezvous_port: int
 
 
-class JobConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JobConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything a role needs to know about its job; no secrets."""
 
     name: str

@@ -45,6 +45,16 @@ def test_failed_job_never_becomes_complete() -> None:
     assert cluster.verdict("Complete")[0] == "False"
 
 
+def test_a_configuration_that_somebody_deleted_comes_back_before_a_pod_needs_it() -> None:
+    cluster = ModelCluster().started()
+    made = set(cluster.names_of("consumer"))
+    (key,) = [key for key in cluster.things if key[0] == "ConfigMap"]
+    text = cluster.things.pop(key).manifest["data"]
+    cluster.reconcile()
+    assert cluster.things[key].manifest["data"] == text
+    assert set(cluster.names_of("consumer")) == made
+
+
 def test_stuck_terminating_pods_block_no_restart() -> None:
     cluster = ModelCluster().started()
     for name in ("consumer-0-a1", "consumer-1-a1"):

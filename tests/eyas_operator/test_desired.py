@@ -147,6 +147,17 @@ def test_configuration_is_what_the_runtime_decodes(body: dict[str, Any]) -> None
     assert worlds == {str(config.world_size)}
 
 
+def test_configuration_says_nothing_that_a_runtime_does_by_default() -> None:
+    """An older image refuses fields that it does not know, and must be able to do without those it does not need."""
+    body = a_body()
+    body["spec"]["training"].pop("deterministic", None)
+    (config_map,) = of_kind(rendered(body), "ConfigMap").values()
+    told = json.loads(config_map["data"]["job.json"])
+    assert {"deterministic", "packing_tokens"}.isdisjoint(told["training"])
+    assert "colocated" not in told
+    assert msgspec.convert(told, JobConfig).training.deterministic
+
+
 def test_tokens_reach_only_the_roles_that_may_hold_them() -> None:
     held: dict[str, set[str]] = {}
     for name, pod in of_kind(rendered(a_body()), "Pod").items():
