@@ -18,19 +18,7 @@ say() { printf 'setup: %s\n' "$*"; }
 # Mooncake's wheel links these; zstd unpacks the CPU build of torch where it is at hand.
 packages=(libibverbs1 librdmacm1 libnuma1 libcurl4)
 [ -e "$wheels" ] && packages+=(zstd)
-missing=()
-for package in "${packages[@]}"; do
-  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-  if ! command -v apt-get >/dev/null; then
-    say "this system has no apt-get: install the equivalents of ${missing[*]} and run again"; exit 78
-  fi
-  sudo=(); [ "$(id -u)" = 0 ] || sudo=(sudo)
-  say "installing ${missing[*]}"
-  "${sudo[@]}" apt-get update -q >/dev/null
-  DEBIAN_FRONTEND=noninteractive "${sudo[@]}" apt-get install -yq --no-install-recommends "${missing[@]}" >/dev/null
-fi
+tools/packages.sh "${packages[@]}"
 
 python=$(command -v python3.11 || command -v python3) || { say "Python 3.11 or newer is needed"; exit 78; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { say "$python is older than 3.11"; exit 78; }

@@ -10,8 +10,8 @@ import pytest
 
 from support.cluster_drill import Weights, assert_recovered, children, drill, exact, quick, uid_of, wait_for, wait_until
 from support.cluster_job import applied
-from support.cluster_watch import watched_pods
 from support.kubectl import NAMESPACE, Kubectl, Refused
+from support.pod_history import pod_history
 
 pytestmark = pytest.mark.e2e
 
@@ -21,7 +21,7 @@ def test_hazard_01_a_metadata_claim_deleted_with_its_pod_begins_the_next_store_e
 ) -> None:
     name = "hazard-01"
     weights = undisturbed(quick())
-    with applied(kubectl, drill(name)) as job, watched_pods(kubectl, name) as pods:
+    with applied(kubectl, drill(name)) as job, pod_history(kubectl, name) as pods:
         wait_for(job, "a checkpoint", lambda it: it["checkpoint"]["step"] >= 3)
         (pod,) = job.pods("metadata")
         claim = f"{pod['metadata']['name'].rsplit('-e1', 1)[0]}-e1"

@@ -19,8 +19,8 @@ from support.cluster_drill import (
     wait_until,
 )
 from support.cluster_job import applied
-from support.cluster_watch import watched_pods
 from support.kubectl import Kubectl
+from support.pod_history import pod_history
 
 pytestmark = pytest.mark.e2e
 CHECKPOINTS = "PersistentVolumeClaim/-checkpoints"
@@ -34,7 +34,7 @@ def test_suspend_stops_at_a_checkpointed_boundary_and_resume_goes_on_there(
     kubectl: Kubectl, undisturbed: Weights
 ) -> None:
     name = "life-suspend"
-    with applied(kubectl, drill(name)) as job, watched_pods(kubectl, name) as pods:
+    with applied(kubectl, drill(name)) as job, pod_history(kubectl, name) as pods:
         job.wait_for_step(3)
         patch(kubectl, name, '{"suspend": true}')
         kubectl.run("wait", "--for=condition=Suspended", f"dtj/{name}", "--timeout=120s", seconds=130)
@@ -77,7 +77,7 @@ def test_consumers_resized_mid_run_begin_the_next_attempt_at_a_boundary_and_exac
 ) -> None:
     name = "life-resize"
     shared: dict[str, Any] = {"volumes.checkpoints.accessMode": "ReadWriteMany"}
-    with applied(kubectl, drill(name, **shared)) as job, watched_pods(kubectl, name) as pods:
+    with applied(kubectl, drill(name, **shared)) as job, pod_history(kubectl, name) as pods:
         job.wait_for_step(3)
         patch(kubectl, name, '{"consumers": {"replicas": 2}}')
         resized = wait_for(job, "two consumers", lambda it: roles(it)["consumer"] == (2, 2))
@@ -104,7 +104,7 @@ def test_a_job_deleted_mid_run_leaves_its_checkpoints_alone_and_its_successor_me
         assert len(children(kubectl, old)) > 8
         kubectl.run("delete", "dtj", name, "--wait=true", "--timeout=60s")
         # At once, while pods of the old one still end.
-        with applied(kubectl, drill(name)) as successor, watched_pods(kubectl, name) as pods:
+        with applied(kubectl, drill(name)) as successor, pod_history(kubectl, name) as pods:
             new = uid_of(kubectl, name)
             assert new != old
             gone(kubectl, old, but=(CHECKPOINTS,))

@@ -13,7 +13,7 @@ from support.kubectl import Kubectl
 from support.pod_drill import drill, drilled, replaced, seen
 from support.pod_history import pod_history
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.exclusive]
 Weights = Callable[[dict[str, Any]], str]
 
 

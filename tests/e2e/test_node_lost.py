@@ -17,7 +17,7 @@ from support.kubectl import Kubectl
 from support.pod_drill import Drill, drill, drilled, replaced, seen
 from support.pod_history import PodHistory, pod_history
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.exclusive]
 Weights = Callable[[dict[str, Any]], str]
 SLOW = 0.5
 """Seconds a sample of each job, so that both still train when the node comes back."""

@@ -4,42 +4,23 @@ All of these disturb the one operator of the cluster: run no other test beside t
 """
 
 from collections import Counter
-from typing import Any
 
 import pytest
 
 from support.cluster_drill import (
     Weights,
     assert_recovered,
-    condition,
     drill,
     exact,
     quick,
-    wait_for,
     wait_until,
 )
-from support.cluster_job import ClusterJob, applied
-from support.cluster_operator import OPERATOR, kill_container, leader, no_operator, ready
-from support.cluster_watch import PodHistory, watched_pods
+from support.cluster_job import applied
+from support.cluster_operator import OPERATOR, assert_undisturbed, kill_container, leader, no_operator, ready, running
 from support.kubectl import Kubectl
+from support.pod_history import pod_history
 
-pytestmark = pytest.mark.e2e
-
-
-def assert_undisturbed(status: dict[str, Any], pods: PodHistory, weights: str) -> None:
-    """No pod was replaced, none made twice, and the weights are those of a run that nobody touched."""
-    assert status["result"]["weightsSha256"] == weights
-    assert (status["attempt"], status["restarts"], status["storeEpoch"]) == (1, 0, 1)
-    assert [it for it in status["incidents"] if it["source"] == "Operator"] == []
-    assert exact(status) == ("True", "NoDeviation")
-    assert sorted(name.split("-", 3)[-1] for name in pods.uids().values()) == [
-        "consumer-0-a1", "metadata-e1-o1", "producer-0-o1",
-    ]  # fmt: skip
-
-
-def running(job: ClusterJob) -> None:
-    """Wait until the job trains, with every pod there."""
-    wait_for(job, "a step", lambda it: it["progress"]["step"] >= 1 and condition(it, "Ready")["status"] == "True")
+pytestmark = [pytest.mark.e2e, pytest.mark.exclusive]
 
 
 def test_a_consumer_killed_while_no_operator_lives_is_replaced_when_one_comes_back(
@@ -47,7 +28,7 @@ def test_a_consumer_killed_while_no_operator_lives_is_replaced_when_one_comes_ba
 ) -> None:
     name = "oper-none"
     weights = undisturbed(quick())
-    with applied(kubectl, drill(name)) as job, watched_pods(kubectl, name) as pods:
+    with applied(kubectl, drill(name)) as job, pod_history(kubectl, name) as pods:
         running(job)
         with no_operator(kubectl):
             (victim,) = job.pods("consumer")
@@ -68,7 +49,7 @@ def test_a_leader_killed_in_the_middle_of_a_recovery_makes_no_second_attempt(
 ) -> None:
     name = "oper-leader"
     weights = undisturbed(quick())
-    with applied(kubectl, drill(name)) as job, watched_pods(kubectl, name) as pods:
+    with applied(kubectl, drill(name)) as job, pod_history(kubectl, name) as pods:
         running(job)
         first = leader(kubectl)
         (victim,) = job.pods("consumer")
@@ -92,7 +73,7 @@ def test_a_rollout_restart_of_the_operator_touches_no_pod_of_a_running_job(
 ) -> None:
     name = "oper-rollout"
     weights = undisturbed(quick())
-    with applied(kubectl, drill(name)) as job, watched_pods(kubectl, name) as pods:
+    with applied(kubectl, drill(name)) as job, pod_history(kubectl, name) as pods:
         running(job)
         kubectl.run("rollout", "restart", f"deployment/{OPERATOR}")
         ready(kubectl)

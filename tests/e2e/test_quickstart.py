@@ -12,7 +12,7 @@ from support.cluster_nodes import cordoned, open_place, paused, place, placed, w
 from support.kubectl import Kubectl
 from support.pod_drill import drilled, replaced, seen
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.exclusive]
 
 STEPS = 12
 SHORT = {"data.maxLength": 64, "training.maxSteps": STEPS, "training.checkpoint.everySteps": 3, "evaluation": None}

@@ -4,11 +4,10 @@ A drill is three pods: one producer, one rank, the metadata service. It trains w
 that one undisturbed run serves all.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from support import pod_drill
+from support import pod_drill, waiting
 from support.cluster_job import ClusterJob
 from support.kubectl import Kubectl, Refused
 
@@ -49,14 +48,14 @@ def exact(status: dict[str, Any]) -> tuple[str, str]:
 
 def wait_until(claim: str, probe: Callable[[], Any], seconds: float = SETTLE_SECONDS) -> Any:  # noqa: ANN401
     """The first true value of `probe`, which is asked again and again; fails with `claim`."""
-    ends = time.monotonic() + seconds
-    while True:
-        value = probe()
-        if value:
-            return value
-        if time.monotonic() > ends:
-            raise AssertionError(f"not in {seconds:.0f} seconds: {claim}; last seen: {value!r}")
-        time.sleep(POLL_SECONDS)
+    last: list[Any] = []
+
+    def fact() -> Any:  # noqa: ANN401
+        last[:] = [probe()]
+        return last[0]
+
+    said = lambda: f"{claim}; last seen: {last[0]!r}"  # noqa: E731
+    return waiting.wait_until(fact, said, seconds=seconds, poll_seconds=POLL_SECONDS)
 
 
 def wait_for(job: ClusterJob, claim: str, holds: Callable[[dict[str, Any]], object], seconds: float = 300.0) -> Any:  # noqa: ANN401

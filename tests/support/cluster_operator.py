@@ -7,11 +7,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from support.cluster_drill import wait_until
+from support.cluster_drill import condition, exact, wait_for, wait_until
+from support.cluster_job import ClusterJob
 from support.kube_tools import tool
 from support.kubectl import NAMESPACE, Kubectl, kubeconfig
+from support.pod_history import PodHistory
 
 OPERATOR: Final = "eyas-operator"
 PODS: Final = "app.kubernetes.io/name=eyas,app.kubernetes.io/component=operator"
@@ -92,3 +94,19 @@ def no_operator(kubectl: Kubectl) -> Iterator[None]:
     finally:
         kubectl.run("scale", "deployment", OPERATOR, f"--replicas={copies}")
         ready(kubectl)
+
+
+def running(job: ClusterJob) -> None:
+    """Wait until the job trains, with every pod there."""
+    wait_for(job, "a step", lambda it: it["progress"]["step"] >= 1 and condition(it, "Ready")["status"] == "True")
+
+
+def assert_undisturbed(status: dict[str, Any], pods: PodHistory, weights: str) -> None:
+    """No pod was replaced, none made twice, and the weights are those of a run that nobody touched."""
+    assert status["result"]["weightsSha256"] == weights
+    assert (status["attempt"], status["restarts"], status["storeEpoch"]) == (1, 0, 1)
+    assert [it for it in status["incidents"] if it["source"] == "Operator"] == []
+    assert exact(status) == ("True", "NoDeviation")
+    assert sorted(name.split("-", 3)[-1] for name in pods.uids().values()) == [
+        "consumer-0-a1", "metadata-e1-o1", "producer-0-o1",
+    ]  # fmt: skip

@@ -5,8 +5,6 @@ The pace is the capture's, so that a blow which falls when the ranks are ready f
 """
 
 import json
-import select
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -16,6 +14,7 @@ import yaml
 from eyas_contract import env
 from support.cluster_job import ClusterJob, applied, fake
 from support.kubectl import Kubectl, Refused
+from support.waiting import wait_until
 
 SECONDS: Final = 180.0
 """Far more than any one thing takes, so that a loaded machine never decides a test."""
@@ -59,13 +58,7 @@ def drill(name: str, *, seconds: float = CAPTURE_SECONDS, **changes: object) -> 
 
 def seen(fact: Callable[[], T | None], what: str, seconds: float = SECONDS) -> T:
     """The first truthy answer of the cluster; fails naming `what`."""
-    ends = time.monotonic() + seconds
-    while True:
-        value = fact()
-        if value:
-            return value
-        assert time.monotonic() < ends, f"not within {seconds:g} s: {what}"
-        select.select([], [], [], POLL_SECONDS)
+    return wait_until(fact, what, seconds=seconds, poll_seconds=POLL_SECONDS)
 
 
 class Drill(ClusterJob):

@@ -9,41 +9,56 @@ from typing import IO, Any
 
 from support.kubectl import Kubectl
 
+Pod = dict[str, Any]
+
 
 class PodHistory:
     """The watch events of one job's pods, in order, read from the file that kubectl writes."""
 
     def __init__(self, file: IO[str]) -> None:
-        self._file = file
+        self._file: IO[str] | None = file
+        self._told: list[tuple[str, Pod]] = []
 
-    def events(self) -> list[dict[str, Any]]:
-        """All whole events until now."""
-        self._file.seek(0)
-        text = self._file.read()
-        decoder, place, found = json.JSONDecoder(), 0, []
-        while place < len(text):
-            try:
-                event, end = decoder.raw_decode(text, place)
-            except json.JSONDecodeError:  # The last one is still being written.
-                break
-            found.append(event)
-            place = end + len(text[end:]) - len(text[end:].lstrip())
-        return found
+    def close(self) -> None:
+        """Keep what was told until now; the file is not read any more."""
+        self._told, self._file = self.versions(), None
 
-    def last(self) -> dict[str, dict[str, Any]]:
+    def versions(self, role: str = "") -> list[tuple[str, Pod]]:
+        """(ADDED, MODIFIED or DELETED; pod) of all whole events until now, of all roles or one."""
+        told = self._told if self._file is None else _read(self._file)
+        return [entry for entry in told if role in ("", entry[1]["metadata"]["labels"]["eyas.dev/role"])]
+
+    def last(self) -> dict[str, Pod]:
         """Each pod as it was seen last, by name."""
-        return {event["object"]["metadata"]["name"]: event["object"] for event in self.events()}
+        return {pod["metadata"]["name"]: pod for _, pod in self.versions()}
+
+    def uids(self, role: str = "") -> dict[str, str]:
+        """UIDs of all pods ever seen, with their names."""
+        return {pod["metadata"]["uid"]: pod["metadata"]["name"] for _, pod in self.versions(role)}
 
     def exit_codes(self, role: str) -> dict[str, int]:
-        """How the containers of that role's pods ended, by pod; those that were seen to end."""
-        codes = {}
-        for event in self.events():
-            meta, status = event["object"]["metadata"], event["object"]["status"]
-            for container in status.get("containerStatuses", ()):
-                ended = container["state"].get("terminated")
-                if ended and meta["labels"]["eyas.dev/role"] == role:
-                    codes[meta["name"]] = ended["exitCode"]
-        return codes
+        """Exit code of each pod of a role that was seen to end, by name."""
+        return {
+            pod["metadata"]["name"]: status["state"]["terminated"]["exitCode"]
+            for _, pod in self.versions(role)
+            for status in pod["status"].get("containerStatuses", ())
+            if "terminated" in status["state"]
+        }
+
+
+def _read(file: IO[str]) -> list[tuple[str, Pod]]:
+    file.seek(0)
+    text = file.read()
+    decoder, place = json.JSONDecoder(), 0
+    found: list[tuple[str, Pod]] = []
+    while place < len(text):
+        try:
+            event, end = decoder.raw_decode(text, place)
+        except json.JSONDecodeError:  # The last one is still being written.
+            break
+        found.append((event["type"], event["object"]))
+        place = end + len(text[end:]) - len(text[end:].lstrip())
+    return found
 
 
 @contextmanager
@@ -55,7 +70,9 @@ def pod_history(kubectl: Kubectl, name: str) -> Iterator[PodHistory]:
         try:
             # A second handle: the two would share one position otherwise.
             with open(f"/proc/self/fd/{file.fileno()}") as reader:
-                yield PodHistory(reader)
+                history = PodHistory(reader)
+                yield history
+                history.close()
         finally:
             watch.kill()
             watch.wait()

@@ -14,7 +14,13 @@ POLL_SECONDS: Final = 0.005
 T = TypeVar("T")
 
 
-def wait_until(fact: Callable[[], T | None], what: str | Callable[[], str], *, seconds: float = DEADLINE_SECONDS) -> T:
+def wait_until(
+    fact: Callable[[], T | None],
+    what: str | Callable[[], str],
+    *,
+    seconds: float = DEADLINE_SECONDS,
+    poll_seconds: float = POLL_SECONDS,
+) -> T:
     """The first truthy value of `fact`; fails naming `what` (asked for only then, when it is a function)."""
     ends = time.monotonic() + seconds
     while True:
@@ -23,7 +29,7 @@ def wait_until(fact: Callable[[], T | None], what: str | Callable[[], str], *, s
             return value
         if time.monotonic() > ends:
             raise AssertionError(f"not within {seconds:g} s: {what() if callable(what) else what}")
-        select.select([], [], [], POLL_SECONDS)
+        select.select([], [], [], poll_seconds)
 
 
 def alive(pid: int) -> bool:

@@ -2,10 +2,11 @@
 # From nothing to a cluster with the chart installed; prints seconds per stage and the path of the kubeconfig. With the
 # cluster up already: only what changed (images, chart) is brought to it.
 . "$(dirname "$0")/env.sh"
+# A docker of the user's own choice is as good as Debian's.
+packages=(debootstrap jq libcap2-bin zstd iptables)
+command -v docker > /dev/null || packages+=(docker.io)
+tools/packages.sh "${packages[@]}" >&2
 PATH=$(tools/kube_tools.sh):$PATH; export PATH
-needed=(debootstrap jq capsh zstd iptables)
-command -v "${needed[@]}" > /dev/null && [ "$(command -v "${needed[@]}" | wc -l)" = ${#needed[@]} ] \
-  || { say "some of ${needed[*]} are missing: apt-get install docker.io debootstrap jq libcap2-bin zstd iptables"; exit 78; }
 table=()
 stage() {  # NAME COMMAND...
   local name=$1 began=$SECONDS; shift
