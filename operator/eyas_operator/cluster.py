@@ -87,14 +87,14 @@ class Cluster(Protocol):
         """Create a Pod, PersistentVolumeClaim or immutable ConfigMap.
 
         An object of that name with this job's UID label and the same owner is success: it was made before. Raises
-        `Conflict` if the name belongs to somebody else, `Refused` if the cluster does not take it.
+        `Refused` if the name belongs to somebody else, or if the cluster does not take it.
         """
         ...
 
     async def apply(self, manifest: Manifest) -> None:
         """Make a Service, NetworkPolicy or PodDisruptionBudget look like `manifest` (server-side apply).
 
-        Raises `Conflict` if the name belongs to somebody else, `Refused` if the cluster does not take it.
+        Raises `Refused` if the name belongs to somebody else, or if the cluster does not take it.
         """
         ...
 

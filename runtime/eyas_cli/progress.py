@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -127,13 +128,11 @@ def screen(view: View) -> RenderableType:
         if not status.exact:
             head.append(f"  not exact: {'; '.join(status.inexact_reasons)}", style="yellow")
         rows.append(_bars(view, status) if status.total_steps else Text(PREPARING))
-    roles = Text("roles     ")
-    for role, (ready, desired) in view.roles.items():
-        roles.append(f"{role} {ready}/{desired}  ", style="green" if ready >= desired else "yellow")
     if any(desired for _, desired in view.roles.values()):
-        rows.append(roles)
+        rows.append(_roles(view.roles))
     if view.pods:
         rows.append(_pods(view.pods))
+        rows.extend(Text(f"{pod.unit}: {pod.why}", style="yellow") for pod in view.pods if pod.why)
     rows.extend(Text(note, style="yellow") for note in view.notes)
     if view.incidents:
         rows.append(Text(f"incidents ({len(view.incidents)})", style="bold"))
@@ -142,25 +141,39 @@ def screen(view: View) -> RenderableType:
 
 
 def _bars(view: View, status: StatusReply) -> RenderableType:
-    bars = Table.grid(padding=(0, 2))
+    bars = Table.grid(padding=(0, 2), expand=True)
+    bars.add_column()
+    bars.add_column(ratio=1)
+    bars.add_column(ratio=3)
     samples, steps = status.total_samples or 1, status.total_steps
-    bars.add_row("captured", ProgressBar(samples, status.samples_committed, 40), capturing(status))
+    bars.add_row("captured", ProgressBar(samples, status.samples_committed), capturing(status))
     text = training(status, steady=view.state == RUNNING)
-    bars.add_row("trained", ProgressBar(steps, status.acked_step, 40), text)
+    bars.add_row("trained", ProgressBar(steps, status.acked_step), text)
     durable = status.durable_training_step
     told = f"step {durable}" if durable >= 0 else f"window {status.durable_step} of {steps}"
-    bars.add_row("durable", ProgressBar(steps, status.durable_step, 40), told)
+    bars.add_row("durable", ProgressBar(steps, status.durable_step), told)
     return bars
 
 
 def _pods(pods: Sequence[PodLine]) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("pod", "state", "restarts", "node", ""):
+    for head in ("pod", "state", "restarts", "node"):
         table.add_column(head, overflow="fold")
     for pod in pods:
         state = Text(pod.state, style="green" if pod.ready else "yellow")
-        table.add_row(Text(pod.unit), state, Text(str(pod.restarts)), Text(pod.node or "-"), Text(pod.why))
+        table.add_row(Text(pod.unit), state, Text(str(pod.restarts)), Text(pod.node or "-"))
     return table
+
+
+def _roles(roles: Mapping[str, tuple[int, int]]) -> RenderableType:
+    """Ready and desired pods of each role; a narrow screen breaks between roles."""
+    counts = [
+        Text(f"{role} {ready}/{desired}", style="green" if ready >= desired else "yellow")
+        for role, (ready, desired) in roles.items()
+    ]
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("roles   ", Columns(counts, padding=(0, 2)))
+    return grid
 
 
 class Progress:

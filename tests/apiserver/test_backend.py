@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from eyas_contract.errors import Conflict
 from eyas_operator import names
 from eyas_operator.api.status import load_status
 from eyas_operator.backends.kubernetes import listing
 from eyas_operator.backends.kubernetes.recorder import BURST, REFILL_SECONDS
 from eyas_operator.cluster import Event, ObjectRef
 from eyas_operator.desired.build import metadata
-from eyas_operator.names import JobIdentity
+from eyas_operator.errors import Refused
+from eyas_operator.names import JobIdentity, Role
 from support.kube_apiserver import MERGE, KubeApiServer
 from support.kube_operator import operator, status_of
 from support.kube_stage import STARTED, Stage, play
@@ -132,21 +132,21 @@ def test_objects_of_others_are_left_alone_to_the_end(jobs: KubeApiServer, tmp_pa
     play(jobs, tmp_path, scene)
 
 
-def test_name_that_somebody_took_is_a_conflict_and_stays_his(jobs: KubeApiServer, tmp_path: Path) -> None:
+def test_name_that_somebody_took_is_refused_and_stays_his(jobs: KubeApiServer, tmp_path: Path) -> None:
     async def scene(stage: Stage) -> None:
         cluster = stage.process.cluster
         service = {"metadata": {"name": "taken"}, "spec": {"ports": [{"port": 1}]}}
         stage.server.must("POST", stage.kubelet.path("services"), service)
         stage.server.must("POST", stage.kubelet.path("configmaps"), {"metadata": {"name": "taken"}})
         meta = metadata(stage.job, "taken")
-        with pytest.raises(Conflict, match="belongs to somebody else"):
+        with pytest.raises(Refused, match="belongs to somebody else: delete it"):
             await cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": service["spec"]})
-        with pytest.raises(Conflict, match="belongs to somebody else"):
+        with pytest.raises(Refused, match="belongs to somebody else: delete it"):
             await cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
         # A label of ours on what is not ours makes it no configuration of ours.
         label = {"metadata": {"labels": {names.LABEL_JOB_UID: stage.job.uid}}}
         stage.server.must("PATCH", stage.kubelet.path("configmaps", "taken"), label, content=MERGE)
-        with pytest.raises(Conflict, match="belongs to somebody else"):
+        with pytest.raises(Refused, match="belongs to somebody else: delete it"):
             await cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta})
         assert "labels" not in stage.server.must("GET", stage.kubelet.path("services", "taken"))["metadata"]
 
@@ -187,6 +187,26 @@ def test_what_the_cluster_refuses_is_told_and_tried_again(jobs: KubeApiServer, t
         assert stage.condition("Failed")["status"] == "False"
 
     play(jobs, tmp_path, scene, fabric={"mode": "DevicePlugin"})
+
+
+def test_name_that_somebody_took_is_told_until_it_is_free(jobs: KubeApiServer, tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        name = names.service(stage.job, Role.METADATA)
+        service = {"metadata": {"name": name}, "spec": {"ports": [{"port": 1}]}}
+        stage.server.must("POST", stage.kubelet.path("services"), service)
+        for _ in range(4):
+            await stage.one_pass()
+        told = stage.condition("Accepted")
+        assert (told["status"], told["reason"]) == ("False", "ClusterRefused")
+        assert f"{name} is there already and belongs to somebody else" in told["message"]
+        stage.server.must("DELETE", stage.kubelet.path("services", name))
+        for _ in range(4):
+            stage.clock.now += 60
+            await stage.settle()
+        assert stage.condition("Accepted")["status"] == "True"
+        assert [found.rpartition("-")[0] for found in stage.hostnames()] == [it.rpartition("-")[0] for it in STARTED]
+
+    play(jobs, tmp_path, scene)
 
 
 def test_pod_that_is_no_pod_is_told_with_its_field(jobs: KubeApiServer, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_name_taken_by_somebody_else_stops_the_pass_and_nothing_is_deleted() -> 
     cluster.things[("Pod", name)] = Thing(kind="Pod", manifest={"kind": "Pod", "metadata": meta}, uid="s")
     cluster.end("producer-0-o1", 1)
     outcome = cluster.reconcile()
-    assert outcome.error.startswith("conflict")
+    assert outcome.error.startswith("refused")
     assert ("Pod", name) in cluster.things
     cluster.now += 70
     cluster.passes(3)

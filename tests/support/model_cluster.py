@@ -15,6 +15,7 @@ from eyas_contract.wire import StatusReply
 from eyas_operator import names
 from eyas_operator.api.status import JobStatus, Stage, load_status
 from eyas_operator.cluster import Event, Glimpse, ObjectRef, SecretShape
+from eyas_operator.errors import Refused
 from eyas_operator.names import JobIdentity
 from eyas_operator.reconciler import Outcome, Reconciler
 from eyas_operator.telemetry import Telemetry
@@ -137,7 +138,7 @@ class ModelCluster:
         existing = self.things.get(key)
         if existing is not None:
             if not self._labelled(existing):
-                raise Conflict(f"{key[1]} belongs to somebody else")
+                raise Refused(f"{key[1]} belongs to somebody else")
             return
         if key[0] == "Pod":
             self._check_pod(manifest)
@@ -147,6 +148,8 @@ class ModelCluster:
         self._effect()
         key = (manifest["kind"], manifest["metadata"]["name"])
         if key in self.things:
+            if not self._labelled(self.things[key]):
+                raise Refused(f"{key[1]} belongs to somebody else")
             self.things[key].manifest = manifest
         else:
             self._add(manifest)

@@ -25,6 +25,7 @@ from eyas_operator.backends.kubernetes.recorder import Recorder
 from eyas_operator.backends.kubernetes.report import JOBS_MAX, Reports
 from eyas_operator.backends.kubernetes.resources import JOBS, PODS, SECRETS, resource_of
 from eyas_operator.cluster import Event, Glimpse, ObjectRef, SecretShape
+from eyas_operator.errors import Refused
 from eyas_operator.names import JobIdentity
 from eyas_operator.world import Children, JobRecord, Manifest, Metadata
 
@@ -104,7 +105,7 @@ class KubernetesCluster:
             if present is None:
                 raise Conflict(f"{path} was there and is gone") from error
             if not _same_job(present, manifest) or not _same_owner(present, manifest):
-                raise Conflict(f"{path} belongs to somebody else") from error
+                raise _foreign(manifest) from error
 
     async def apply(self, manifest: Manifest) -> None:
         resource, meta = resource_of(manifest["kind"]), manifest["metadata"]
@@ -112,7 +113,7 @@ class KubernetesCluster:
         present = await self._metadata(path)
         if present is not None:
             if not _same_job(present, manifest):
-                raise Conflict(f"{path} belongs to somebody else")
+                raise _foreign(manifest)
             # The UID guards: an object that took the name since then is not touched.
             manifest = manifest | {"metadata": meta | {"uid": present.uid}}
         await self.client.apply(path, manifest)
@@ -183,6 +184,12 @@ class KubernetesCluster:
         record = job_record(decode(raw, dict, path))
         self.jobs.put(record)
         return record
+
+
+def _foreign(manifest: Manifest) -> Refused:
+    meta = manifest["metadata"]
+    said = f"{manifest['kind']} {meta['namespace']}/{meta['name']} is there already and belongs to somebody else"
+    return Refused(f"{said}: delete it, or give this job another name")
 
 
 def _same_job(present: Metadata, manifest: Manifest) -> bool:
