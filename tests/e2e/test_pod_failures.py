@@ -24,7 +24,10 @@ EAT_MEMORY = (
     "while os.path.exists(f'/proc/{child}'):\n"
     "    held.append(b'x' * 2**22)\n"
 )
-"""Eats what the container may have. The kernel takes the child first, or all at once where cgroups are of version 2."""
+"""Eats what the container may have. The kernel takes the child first, or all at once where cgroups are of version 2.
+
+Only under a pod whose requests are its limits: the others begin with a score of nearly 1000, and the eater is larger.
+"""
 TELL = (
     "import json, os\n"
     "line = {'exit_code': 1, 'klass': 'Crash', 'message': 'NVRM: Xid 79, GPU has fallen off the bus'}\n"
@@ -47,8 +50,9 @@ def _with_container(body: dict[str, Any], role: str, **container: object) -> dic
 
 def test_a_pod_killed_by_the_kernel_for_memory_is_counted_once_and_replaced(kubectl: Kubectl, weights: str) -> None:
     """Catches: an OOM kill taken for a crash or a disruption, and a job that gives up at the first one."""
-    limits = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}}
-    body = _with_container(drill("oom-once", **{"recovery.restartsInPlace": 0}), "producers", resources=limits)
+    share = {"cpu": "1", "memory": "256Mi"}
+    body = drill("oom-once", **{"recovery.restartsInPlace": 0})
+    body = _with_container(body, "producers", resources={"requests": share, "limits": share})
     with drilled(kubectl, body) as job:
         pod = job.training().pod("producer")
         _eat_memory(job, pod)
