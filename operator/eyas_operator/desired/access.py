@@ -14,7 +14,10 @@ from eyas_operator.names import Role
 from eyas_operator.world import Manifest
 
 OPERATOR_LABELS: Final = {"app.kubernetes.io/name": "eyas", "app.kubernetes.io/component": "operator"}
-_DNS: Final[Manifest] = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+_DNS: Final[Manifest] = {
+    "ports": [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]
+}
+"""Policies see the port of the pod that answers; OpenShift's listens on 5353."""
 _STORE: Final = (Role.STORE_MASTER, Role.STORE_NODE)
 _FLOWS: Final[tuple[tuple[Role, Role, tuple[int, ...]], ...]] = (
     (Role.PRODUCER, Role.METADATA, (env.METADATA_PORT,)),
