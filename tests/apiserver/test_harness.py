@@ -3,6 +3,7 @@
 import pytest
 
 from support.kube_apiserver import KubeApiServer
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.apiserver
 
@@ -20,7 +21,8 @@ def test_only_those_who_were_granted_something_may_do_it(kube: KubeApiServer) ->
         "subjects": [{"kind": "User", "name": "nobody"}],
     }
     kube.must("POST", f"{roles}/rolebindings", binding)
-    assert kube.ask("GET", path, user="nobody").status == 200
+    # The authoriser learns of new bindings by a watch of its own.
+    wait_until(lambda: kube.ask("GET", path, user="nobody").status == 200, "the binding is known")
     assert kube.ask("POST", path, {"metadata": {"name": "x"}}, user="nobody").status == 403
 
 
