@@ -16,6 +16,7 @@ from eyas_cli.cluster.live import Service, service_of
 from eyas_contract import wire
 from eyas_contract.errors import Transient, UserError
 from eyas_operator import names
+from eyas_operator.api.status import Stage
 from eyas_operator.backends.kubernetes.errors import Missing
 from eyas_operator.backends.kubernetes.resources import CLAIMS, JOBS
 from eyas_operator.names import Role
@@ -33,7 +34,7 @@ class OurArm:
         self._service: Service | None = None
 
     async def place(self) -> Place | None:
-        """As the metadata service says."""
+        """As the metadata service says. Raises `UserError` when the job is over, which none is that is measured."""
         try:
             if self._service is None:
                 self._service = await self._stack.enter_async_context(
@@ -41,10 +42,17 @@ class OurArm:
                 )
             status = await self._service.call(wire.STATUS, wire.Empty())
         except (Transient, UserError):
+            await self._check()
             return None
         if not status.incarnation:
             return None
         return Place(life=status.incarnation, step=status.acked_step, resumed=status.durable_step)
+
+    async def _check(self) -> None:
+        status = (await read_job(self.access, self._name)).status
+        if status.stage is Stage.ENDED:
+            said = next((it.message for it in status.conditions if it.type == "Failed"), "")
+            raise UserError(f"the job {self._name} is {status.state}: {said}")
 
     async def kill_process(self, pod: str) -> None:
         """See `Arm`."""
