@@ -18,7 +18,7 @@ from eyas_operator.settings import Settings
 
 REPEATS: Final = 3
 PLAIN_REPEATS: Final = 1
-"""Of each kill on a Job of its own: every pod that failed doubles its pause, which is 320 s after two kills of a gang."""
+"""Of each kill, on a Job of its own: each pod that failed doubles the pause, to 320 s after two kills of a gang."""
 GANG_GOAL_SECONDS: Final = 3.0
 JOBSET_GANG_SECONDS: Final = 7.7
 """Median that was measured with JobSet on a cluster of this kind, with a container that only sleeps."""
