@@ -8,8 +8,8 @@ import msgspec
 
 from eyas_cli.bench.cluster.arm import GANG, Place, pods_of, until
 from eyas_cli.cluster.access import Access
-from eyas_contract.errors import Transient
-from eyas_operator.backends.kubernetes.errors import Missing
+from eyas_contract.errors import Transient, UserError
+from eyas_operator.backends.kubernetes.errors import Exists, Missing
 from eyas_operator.backends.kubernetes.resources import CLAIMS, PODS, Resource
 from eyas_operator.backends.kubernetes.sockets import execute
 from eyas_operator.desired.pods import USER_ID
@@ -60,12 +60,16 @@ class PlainArm:
 async def plain_arm(
     access: Access, *, image: str, storage: str | None, step_seconds: float, every_steps: int
 ) -> AsyncIterator[PlainArm]:
-    """The Job and its claim, until the block ends."""
+    """The Job and its claim, until the block ends. Raises `UserError` when an earlier run left one of them."""
     async with AsyncExitStack() as stack:
         for resource, manifest in (
             (CLAIMS, _claim(storage)), (BATCH, job_manifest(image, step_seconds=step_seconds, every_steps=every_steps)),
         ):  # fmt: skip
-            raw = await access.client.create(resource.collection(access.namespace), manifest)
+            try:
+                raw = await access.client.create(resource.collection(access.namespace), manifest)
+            except Exists as error:
+                kind = resource.plural
+                raise UserError(f"an earlier run left {NAME}: kubectl delete {kind} {NAME}, and run again") from error
             uid = msgspec.json.decode(raw)["metadata"]["uid"]
             stack.push_async_callback(_remove, access, resource.item(access.namespace, NAME), uid)
         arm = PlainArm(access)
