@@ -142,7 +142,7 @@ def test_a_known_checkpoint_whose_directory_is_gone_is_named(tmp_path: Path) -> 
     assert "missing" in found.refused[0].sentence
 
 
-def test_a_checkpoint_that_failed_once_is_not_believed_when_it_verifies_again(tmp_path: Path) -> None:
+def test_hazard_40_a_checkpoint_that_failed_once_is_not_believed_when_it_verifies_again(tmp_path: Path) -> None:
     root = make_root(tmp_path)
     older, newer = save_checkpoint(root, 5), save_checkpoint(root, 9)
     root.strike([newer.directory], Strike(incarnation=Incarnation("d1" * 16), went_back_to_step=5))
@@ -157,28 +157,35 @@ def test_what_the_service_did_not_accept_is_passed_over(tmp_path: Path) -> None:
     assert [refusal.directory for refusal in found.refused] == [newer.directory]
 
 
+@pytest.mark.parametrize("what", [RECEIPT, MANIFEST, SHARD])
 @pytest.mark.parametrize("name", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT], ids=["EIO", "ESTALE", "ETIMEDOUT"])
-def test_an_input_output_error_is_not_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: int) -> None:
+def test_hazard_40_an_input_output_error_is_not_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: int, what: str
+) -> None:
     root = make_root(tmp_path)
     save_checkpoint(root, 5)
     save_checkpoint(root, 9)
+    real = files.read_into
 
-    def read_into(descriptor: int, target: memoryview, what: str) -> None:
-        raise OSError(name, os.strerror(name))
+    def read_into(descriptor: int, target: memoryview, of: str) -> None:
+        if of == what:
+            raise OSError(name, os.strerror(name))
+        real(descriptor, target, of)
 
     monkeypatch.setattr(files, "read_into", read_into)
     with pytest.raises(Transient):
         find(root)
 
 
-def test_an_error_that_heals_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hazard_40_an_error_that_heals_costs_nothing_but_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_root(tmp_path)
+    save_checkpoint(root, 5)
     request = save_checkpoint(root, 9)
     pauses: list[float] = []
     real, left = files.read_into, [3]
 
     def read_into(descriptor: int, target: memoryview, what: str) -> None:
-        if left[0]:
+        if what == SHARD and left[0]:
             left[0] -= 1
             raise OSError(errno.ESTALE, "stale file handle")
         real(descriptor, target, what)
