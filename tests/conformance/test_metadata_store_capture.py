@@ -86,7 +86,7 @@ def test_keys_are_never_used_twice_and_generations_only_rise(stores: Stores) -> 
     assert {store_epoch_of(key) for key in seen} == {1}
 
 
-def test_shape_of_a_group_counts_dead_and_resident_members(stores: Stores) -> None:
+def test_hazard_15_shape_of_a_group_counts_dead_and_resident_members(stores: Stores) -> None:
     actor = stores.actor(20)
     first = actor.lease()
     longest = max(first.tasks, key=lambda task: task.num_tokens)
@@ -221,7 +221,7 @@ def test_producer_that_is_unknown_here_must_register(stores: Stores) -> None:
         actor.lease(holder(ordinal=3), group=0)
 
 
-def test_failure_that_is_not_poison_is_tried_again(stores: Stores) -> None:
+def test_hazard_09_failure_that_is_not_poison_is_tried_again(stores: Stores) -> None:
     actor = stores.actor()
     lease = actor.lease()
     failure = wire.CaptureFailure(sequence=1, reason="out of memory", poison=False)
@@ -231,7 +231,26 @@ def test_failure_that_is_not_poison_is_tried_again(stores: Stores) -> None:
     assert not actor.store.fail_capture(holder(), lease.lease_id, lease.token, [failure], now=NOW)
 
 
-def test_poison_before_the_seal_is_a_hole_and_moves_nothing(stores: Stores) -> None:
+def test_hazard_09_deaths_around_a_sample_make_no_dead_letter_however_many(stores: Stores) -> None:
+    actor = stores.actor()
+    for reason in ("expired", "replaced", "deadline") * 5:
+        actor.store.end_leases([actor.lease().lease_id], reason=reason, now=NOW)
+    actor.capture_all()
+    for process in range(5):
+        actor.reconcile()
+        refs = [entry.ref for entry in actor.train(ack=process % 2 == 0).entries]
+        assert None not in refs
+        actor.store.close_incarnation(actor.incarnation, klass="ChildExited", message="SIGKILL", now=NOW)
+    status = actor.store.status()
+    assert (status.samples_dead, status.dead_letters, status.failure) == (0, (), "")
+    actor.reconcile()
+    for _ in range(5):
+        actor.train()
+    actor.checkpoint(last=True)
+    assert actor.store.audit().trained_once == 20
+
+
+def test_hazard_10_poison_before_the_seal_is_a_hole_and_moves_nothing(stores: Stores) -> None:
     actor = stores.actor()
     lease = actor.lease()
     _poison(actor, lease, 1)
@@ -241,10 +260,14 @@ def test_poison_before_the_seal_is_a_hole_and_moves_nothing(stores: Stores) -> N
     assert [entry.sequence for entry in order.entries] == [0, 1, 2, 3]
     assert [entry.ref is None for entry in order.entries] == [False, True, False, False]
     assert order.version == 1
+    assert [entry.sequence for entry in actor.train().entries] == [4, 5, 6, 7]
+    assert actor.store.status().total_steps == 5
     assert actor.store.status().exact
 
 
-def test_poison_after_the_seal_makes_a_new_version_and_restarts_who_was_handed_the_old(stores: Stores) -> None:
+def test_hazard_11_poison_after_the_seal_makes_a_new_version_and_restarts_who_was_handed_the_old(
+    stores: Stores,
+) -> None:
     actor = stores.running()
     order = actor.train()
     ref = order.entries[2].ref
@@ -293,7 +316,7 @@ def test_recapture_with_the_same_bits_stays_exact(stores: Stores) -> None:
     assert status.samples_committed == 20
 
 
-def test_first_commit_fixes_the_capture_fingerprint(stores: Stores) -> None:
+def test_hazard_42_first_commit_fixes_the_capture_fingerprint(stores: Stores) -> None:
     actor = stores.actor()
     actor.commit(actor.lease())
     assert actor.store.status().exact
@@ -331,13 +354,34 @@ def test_ingested_object_serves_later_epochs_without_a_capture(stores: Stores) -
     assert (audit.trained_once, audit.missing, audit.resident_objects) == (16, 0, 0)
 
 
-def test_online_capture_is_never_shared_between_epochs(stores: Stores) -> None:
+def test_hazard_34_online_capture_is_never_shared_between_epochs(stores: Stores) -> None:
     actor = stores.running(8, epochs=2)
     assert actor.store.usage().resident_objects == 16
     for _ in range(2):
         actor.train()
     actor.checkpoint()
     assert actor.sweep_garbage() == 8
+
+
+def test_hazard_34_second_epoch_is_captured_alike_whether_the_first_one_is_resident_or_gone(stores: Stores) -> None:
+    def second_epoch(*, gone: bool) -> list[tuple[int, list[tuple[int, bool]]]]:
+        actor = stores.actor(12, epochs=2)
+        actor.capture_all(until=12)
+        actor.reconcile()
+        for _ in range(3):
+            actor.train()
+        if gone:
+            actor.checkpoint()
+            assert actor.sweep_garbage() == 12
+        assert actor.store.usage().resident_objects == (0 if gone else 12)
+        leases = []
+        while needs := actor.store.groups_in_need(limit=1):
+            leases.append(actor.lease(group=needs[0].group))
+        return [(each.padded_length, [(task.sequence, task.capture) for task in each.tasks]) for each in leases]
+
+    captures = second_epoch(gone=False)
+    assert captures == second_epoch(gone=True)
+    assert [task for _, tasks in captures for task in tasks] == [(sequence, True) for sequence in range(12, 24)]
 
 
 def test_ingested_object_that_was_evicted_is_ingested_again(stores: Stores) -> None:

@@ -5,17 +5,20 @@ conformance suite that must then fail; the random jobs must catch the worst of t
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from eyas_contract import wire
 from eyas_contract.errors import EyasError
+from eyas_contract.ids import LeaseToken
 from eyas_runtime.core import recovery
+from eyas_runtime.metadata.port import JobFacts
 from eyas_runtime.metadata.sqlite import SQLiteMetadataStore
 from eyas_runtime.metadata.sqlite.base import GangRow
 from eyas_runtime.metadata.sqlite.schema import QUERIES
@@ -119,6 +122,49 @@ class WithoutVersions(SQLiteMetadataStore):
         return False
 
 
+class WithoutMaxSteps(SQLiteMetadataStore):
+    """The sequence is every epoch whatever `maxSteps` says."""
+
+    def __init__(self, path: Path, wanted: JobFacts) -> None:
+        super().__init__(path, msgspec.structs.replace(wanted, max_steps=None))
+
+
+class WithSharedCaptures(SQLiteMetadataStore):
+    """What was captured in one epoch serves the next one while it is there, online as well."""
+
+    def __init__(self, path: Path, wanted: JobFacts) -> None:
+        super().__init__(path, msgspec.structs.replace(wanted, retain_objects=True))
+
+
+class WithPoisonByDeath(SQLiteMetadataStore):
+    """Whatever ends a capture is held against its samples."""
+
+    def fail_capture(
+        self,
+        holder: wire.Holder,
+        lease_id: str,
+        token: LeaseToken,
+        failures: Sequence[wire.CaptureFailure],
+        *,
+        now: float,
+    ) -> bool:
+        blamed = [msgspec.structs.replace(failure, poison=True) for failure in failures]
+        return super().fail_capture(holder, lease_id, token, blamed, now=now)
+
+    def end_leases(self, lease_ids: Iterable[str], *, reason: str, now: float) -> None:
+        ended = set(lease_ids)
+        firsts = [live.group * self._facts.group_size for live in self.live_leases() if live.lease_id in ended]
+        super().end_leases(ended, reason=reason, now=now)
+        with self._db.transaction():
+            self._choose((first, reason, "producer") for first in firsts)
+            self._kill_chosen(durable_end=0)
+
+
+def _any_inputs(monkeypatch: pytest.MonkeyPatch) -> type[SQLiteMetadataStore]:
+    monkeypatch.setattr(recovery, "_same_inputs", lambda shown, known: None)
+    return SQLiteMetadataStore
+
+
 def _believe_everything(monkeypatch: pytest.MonkeyPatch) -> type[SQLiteMetadataStore]:
     monkeypatch.setattr(recovery, "_believed", lambda shown, known, receipt_valid: False)
     return SQLiteMetadataStore
@@ -177,7 +223,7 @@ MUTANTS = (
     Mutant(
         "sealed windows have no versions",
         _class(WithoutVersions),
-        ("capture.test_poison_after_the_seal_makes_a_new_version_and_restarts_who_was_handed_the_old",),
+        ("capture.test_hazard_11_poison_after_the_seal_makes_a_new_version_and_restarts_who_was_handed_the_old",),
     ),
     Mutant(
         "a lease's token is not compared",
@@ -202,31 +248,38 @@ MUTANTS = (
     Mutant(
         "struck checkpoints come back",
         _no_effect("strike_checkpoint"),
-        ("recovery.test_candidates_above_the_start_are_struck_for_ever",),
+        (
+            "recovery.test_candidates_above_the_start_are_struck_for_ever",
+            "recovery.test_hazard_40_directory_that_failed_verification_never_comes_back",
+        ),
     ),
     Mutant(
         "receipts are not asked for",
         _believe_everything,
         (
-            "recovery.test_finished_directory_of_a_fenced_rank_is_not_believed",
+            "recovery.test_hazard_03_finished_directory_of_a_fenced_rank_is_not_believed",
             "recovery.test_checkpoint_of_another_job_is_not_believed",
         ),
     ),
-    Mutant("a restored counter goes back", _no_jump, ("recovery.test_generations_never_come_back_after_a_restore",)),
+    Mutant(
+        "a restored counter goes back",
+        _no_jump,
+        ("recovery.test_hazard_04_generations_never_come_back_after_a_restore",),
+    ),
     Mutant(
         "starting at 0 is always allowed",
         _zero_is_fine,
-        ("recovery.test_start_from_zero_beside_a_commit_fails_the_job",),
+        ("recovery.test_hazard_40_start_from_zero_beside_a_commit_fails_the_job",),
     ),
     Mutant(
         "the ledger is not cut",
         _no_effect("drop_trained_above"),
-        ("recovery.test_going_back_before_a_commit_returns_what_it_released",),
+        ("recovery.test_hazard_06_going_back_before_a_commit_returns_what_it_released",),
     ),
     Mutant(
         "the durable step only rises",
         _query("set_durable_step", "durable_step = :step", "durable_step = max(durable_step, :step)"),
-        ("recovery.test_going_back_before_a_commit_returns_what_it_released",),
+        ("recovery.test_hazard_06_going_back_before_a_commit_returns_what_it_released",),
     ),
     Mutant(
         "verdicts of ranks stay dead for ever",
@@ -247,6 +300,37 @@ MUTANTS = (
         "two leases for one group",
         _query("live_lease_of_group", "state = 'live'", "state = 'none'"),
         ("capture.test_leased_group_is_in_need_of_nothing",),
+    ),
+    Mutant(
+        "deaths are held against samples",
+        _class(WithPoisonByDeath),
+        (
+            "capture.test_hazard_09_failure_that_is_not_poison_is_tried_again",
+            "capture.test_hazard_09_deaths_around_a_sample_make_no_dead_letter_however_many",
+        ),
+    ),
+    Mutant(
+        "max steps are forgotten",
+        _class(WithoutMaxSteps),
+        ("training.test_hazard_14_what_max_steps_leaves_out_is_never_captured_and_not_missing_at_the_end",),
+    ),
+    Mutant(
+        "inputs are not compared",
+        _any_inputs,
+        ("recovery.test_hazard_16_changed_inputs_are_refused_before_anything_is_fenced",),
+    ),
+    Mutant(
+        "online captures serve later epochs",
+        _class(WithSharedCaptures),
+        (
+            "capture.test_hazard_34_online_capture_is_never_shared_between_epochs",
+            "capture.test_hazard_34_second_epoch_is_captured_alike_whether_the_first_one_is_resident_or_gone",
+        ),
+    ),
+    Mutant(
+        "the first capture fixes no fingerprint",
+        _no_effect("set_capture_fingerprint"),
+        ("capture.test_hazard_42_first_commit_fixes_the_capture_fingerprint",),
     ),
     Mutant(
         "garbage is not kept apart",

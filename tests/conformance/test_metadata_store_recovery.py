@@ -58,7 +58,7 @@ def test_clean_end_is_no_incident(stores: Stores) -> None:
     assert actor.store.status().incidents == ()
 
 
-def test_checkpoint_of_a_newer_attempt_fences_the_caller(stores: Stores) -> None:
+def test_hazard_04_checkpoint_of_a_newer_attempt_fences_the_caller(stores: Stores) -> None:
     actor = stores.running()
     actor.train()
     shown = actor.checkpoint()
@@ -99,7 +99,7 @@ def test_reconciling_twice_changes_nothing_more(stores: Stores) -> None:
     assert (actor.store.audit(), actor.store.usage(), list(actor.store.all_committed_ids())) == before
 
 
-def test_going_back_before_a_commit_returns_what_it_released(stores: Stores) -> None:
+def test_hazard_06_going_back_before_a_commit_returns_what_it_released(stores: Stores) -> None:
     actor = stores.running()
     actor.train()
     first = actor.checkpoint()
@@ -136,7 +136,7 @@ def test_crash_costs_steps_and_no_sample(stores: Stores) -> None:
     assert actor.store.status().samples_recaptured == 0
 
 
-def test_lost_ack_before_the_commit_does_not_train_the_window_again(stores: Stores) -> None:
+def test_hazard_07_lost_ack_before_the_commit_does_not_train_the_window_again(stores: Stores) -> None:
     actor = stores.running()
     actor.train(ack=False)
     shown = actor.checkpoint()
@@ -191,7 +191,7 @@ def test_commit_of_a_struck_checkpoint_cannot_be_repeated(stores: Stores) -> Non
     assert actor.store.durable_marker() == (1, 4)
 
 
-def test_directory_that_failed_verification_never_comes_back(stores: Stores) -> None:
+def test_hazard_40_directory_that_failed_verification_never_comes_back(stores: Stores) -> None:
     actor = stores.running()
     actor.train()
     first = actor.checkpoint()
@@ -203,7 +203,7 @@ def test_directory_that_failed_verification_never_comes_back(stores: Stores) -> 
         actor.reconcile(second)
 
 
-def test_finished_directory_of_a_fenced_rank_is_not_believed(stores: Stores) -> None:
+def test_hazard_03_finished_directory_of_a_fenced_rank_is_not_believed(stores: Stores) -> None:
     zombie = stores.running()
     zombie.train()
     order = zombie.order_checkpoint()
@@ -241,7 +241,7 @@ def test_checkpoint_of_another_job_is_not_believed(stores: Stores) -> None:
         actor.reconcile(msgspec.structs.replace(shown, state=state))
 
 
-def test_start_from_zero_beside_a_commit_fails_the_job(stores: Stores) -> None:
+def test_hazard_40_start_from_zero_beside_a_commit_fails_the_job(stores: Stores) -> None:
     actor = stores.running()
     actor.train()
     shown = actor.checkpoint()
@@ -261,7 +261,7 @@ def test_start_from_zero_is_possible_where_the_spec_allows_it(stores: Stores) ->
     assert actor.store.status().samples_lost == 4
 
 
-def test_changed_inputs_are_refused_before_anything_is_fenced(stores: Stores) -> None:
+def test_hazard_16_changed_inputs_are_refused_before_anything_is_fenced(stores: Stores) -> None:
     actor = stores.running()
     actor.train()
     shown = actor.checkpoint()
@@ -361,7 +361,7 @@ def test_restored_before_the_inputs_are_prepared_knows_them_afterwards(stores: S
     assert (status.samples_committed, len(list(after.store.all_committed_ids()))) == (9, 9)
 
 
-def test_generations_never_come_back_after_a_restore(stores: Stores) -> None:
+def test_hazard_04_generations_never_come_back_after_a_restore(stores: Stores) -> None:
     before = stores.running()
     before.train()
     shown = before.checkpoint()
@@ -406,7 +406,7 @@ def test_captures_before_the_first_reconcile_are_no_second_training(stores: Stor
     assert after.train().step == 3
 
 
-def test_older_snapshot_takes_the_checkpoints_word(stores: Stores) -> None:
+def test_hazard_02_older_snapshot_takes_the_checkpoints_word(stores: Stores) -> None:
     line = stores.running()
     line.train()
     line.checkpoint()
@@ -416,6 +416,8 @@ def test_older_snapshot_takes_the_checkpoints_word(stores: Stores) -> None:
     snapshot = stores.running()
     snapshot.train()
     snapshot.checkpoint()
+    for _ in range(3):
+        snapshot.train()  # acks beyond the checkpoint whose commit the snapshot does not know
     snapshot.reconcile(newest)
     assert snapshot.store.durable_marker() == (3, 12)
     audit = snapshot.store.audit()
@@ -427,7 +429,7 @@ def test_older_snapshot_takes_the_checkpoints_word(stores: Stores) -> None:
 
 
 @pytest.mark.parametrize(("on", "world", "exact"), [("gpu-a", 2, True), ("gpu-b", 2, False), ("gpu-a", 3, False)])
-def test_what_the_steps_are_computed_on_is_compared(stores: Stores, on: str, world: int, exact: bool) -> None:
+def test_hazard_15_what_the_steps_are_computed_on_is_compared(stores: Stores, on: str, world: int, exact: bool) -> None:
     actor = stores.running()
     actor.train()
     shown = actor.checkpoint()

@@ -73,6 +73,20 @@ def test_last_window_may_be_short_and_none_follows(stores: Stores) -> None:
     assert not actor.store.window_ready(0)
 
 
+def test_hazard_14_what_max_steps_leaves_out_is_never_captured_and_not_missing_at_the_end(stores: Stores) -> None:
+    actor = stores.running(20, max_steps=2)
+    assert [int(each[2:]) for each in actor.store.all_committed_ids()] == list(range(8))
+    actor.train()
+    actor.train()
+    assert not actor.store.window_ready(3)
+    actor.checkpoint(last=True)
+    actor.sweep_garbage()
+    status, audit = actor.store.status(), actor.store.audit()
+    assert (status.phase, status.total_steps) == (Phase.COMPLETE, 2)
+    assert (audit.trained_once, audit.dead_lettered, audit.missing, audit.resident_objects) == (8, 0, 0, 0)
+    assert actor.store.groups_in_need(limit=1) == ()
+
+
 def test_window_with_only_holes_is_ordered_all_the_same(stores: Stores) -> None:
     actor = stores.actor(4, empty=(0, 1, 2, 3))
     actor.reconcile()
@@ -317,7 +331,9 @@ def test_directory_belongs_to_one_commit(stores: Stores) -> None:
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["acked", "ack-lost"])
-def test_verdict_of_the_ranks_is_in_the_ledger_even_when_its_ack_was_lost(stores: Stores, announced: bool) -> None:
+def test_hazard_38_verdict_of_the_ranks_is_in_the_ledger_even_when_its_ack_was_lost(
+    stores: Stores, announced: bool
+) -> None:
     actor = stores.running()
     actor.train(ack=announced, verdicts=(verdict(2),))
     actor.checkpoint(verdicts=(verdict(2),))
