@@ -218,7 +218,7 @@ def test_a_vanished_feature_is_captured_again(forge: Forge, reference: str, tmp_
 
 
 @pytest.mark.parametrize("mark", [b"<poison>", b"<poison-loss>"], ids=["content", "loss"])
-def test_a_poisoned_sample_is_dead_lettered_once_and_a_kill_changes_nothing(
+def test_hazard_11_a_poisoned_sample_is_dead_lettered_once_and_a_kill_changes_nothing(
     forge: Forge, tmp_path: Path, mark: bytes
 ) -> None:
     def run(folder: Path, failpoints: list[dict[int, str]]) -> tuple[str, int]:
@@ -245,7 +245,9 @@ def test_a_poisoned_sample_is_dead_lettered_once_and_a_kill_changes_nothing(
         assert again == clean
 
 
-def test_a_window_of_nothing_but_poison_advances_the_step_and_leaves_the_weights(forge: Forge, tmp_path: Path) -> None:
+def test_hazard_12_a_window_of_nothing_but_poison_advances_the_step_and_leaves_the_weights(
+    forge: Forge, tmp_path: Path
+) -> None:
     def weights(folder: Path, poisoned: range) -> str:
         job = MiniJob(
             folder,

@@ -22,7 +22,7 @@ def test_hazard_31_a_key_that_changed_reaches_the_services_of_jobs_that_make_no_
     assert cluster.secret_writes == [f"{STEM}-reader"], "the random tokens of running pods are left as they are"
 
 
-def test_hazard_1_vanished_metadata_claim_is_never_made_again_under_its_epoch() -> None:
+def test_hazard_01_vanished_metadata_claim_is_never_made_again_under_its_epoch() -> None:
     cluster = ModelCluster().started()
     cluster.delete_claim(f"{STEM}-metadata-e1")
     cluster.passes(4)
@@ -30,7 +30,7 @@ def test_hazard_1_vanished_metadata_claim_is_never_made_again_under_its_epoch() 
     assert cluster.status.incidents[-1].klass == "MetadataLost"
 
 
-def test_hazard_1_no_metadata_pod_before_its_claim_was_seen() -> None:
+def test_hazard_01_no_metadata_pod_before_its_claim_was_seen() -> None:
     cluster = ModelCluster()
     cluster.reconcile()
     assert claims(cluster) == ["checkpoints", "metadata-e1"]
@@ -40,7 +40,7 @@ def test_hazard_1_no_metadata_pod_before_its_claim_was_seen() -> None:
     assert cluster.names_of("metadata") == ["metadata-e1-o1"], "nobody had used the first one"
 
 
-def test_hazard_1_claim_that_vanishes_while_suspended_is_not_made_again_under_its_epoch() -> None:
+def test_hazard_01_claim_that_vanishes_while_suspended_is_not_made_again_under_its_epoch() -> None:
     cluster = ModelCluster().started()
     cluster.pod("producer-0-o1").node = "unreachable"
     cluster.edit(suspend=True)
@@ -56,14 +56,14 @@ def test_hazard_1_claim_that_vanishes_while_suspended_is_not_made_again_under_it
     assert claims(cluster) == ["checkpoints", "metadata-e2"]
 
 
-def test_hazard_1_claim_replaced_by_somebody_else_is_lost_too() -> None:
+def test_hazard_01_claim_replaced_by_somebody_else_is_lost_too() -> None:
     cluster = ModelCluster().started()
     cluster.things[("PersistentVolumeClaim", f"{STEM}-metadata-e1")].uid = "another"
     cluster.passes(4)
     assert cluster.status.store_epoch == 2
 
 
-def test_hazard_5_claim_of_a_dead_node_is_given_up_after_its_time_but_not_before() -> None:
+def test_hazard_05_claim_of_a_dead_node_is_given_up_after_its_time_but_not_before() -> None:
     cluster = ModelCluster().started()
     cluster.pod("metadata-e1-o1").node = "unreachable"
     cluster.pod("metadata-e1-o1").deleted = "2030-01-01T00:00:00Z"
@@ -81,7 +81,7 @@ def test_hazard_5_claim_of_a_dead_node_is_given_up_after_its_time_but_not_before
     assert "metadata-e2-o3" in cluster.names_of("metadata")
 
 
-def test_hazard_5_image_pull_is_no_lost_claim() -> None:
+def test_hazard_05_image_pull_is_no_lost_claim() -> None:
     cluster = ModelCluster().started()
     cluster.end("metadata-e1-o1", 1)
     cluster.reachable = False

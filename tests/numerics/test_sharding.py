@@ -47,7 +47,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS, ids=NAMES)
-def test_gradient_of_a_window_is_the_references_sum_at_every_width(runs: Runs, width: tuple[int, ...]) -> None:
+def test_hazard_13_gradient_of_a_window_is_the_references_sum_at_every_width(
+    runs: Runs, width: tuple[int, ...]
+) -> None:
     ranks = runs(*width)
     case = a_case(**SHAPE)
     _, _, want = case.reference([a_sample(case.config, n) for n in LENGTHS], float(sum(LENGTHS)))

@@ -108,7 +108,7 @@ def test_blocks_of_positions_and_of_vocabulary_change_nothing(pair_bytes: int, m
     assert_same_gradients(got, want)
 
 
-def test_padding_changes_no_samples_loss_or_gradient() -> None:
+def test_hazard_13_padding_changes_no_samples_loss_or_gradient() -> None:
     case = a_case()
     short = a_sample(case.config, 5)
     alone, want = case.run([short])

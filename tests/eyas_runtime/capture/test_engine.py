@@ -108,7 +108,9 @@ def test_last_decoder_layer_is_captured_before_the_norm(target: Path) -> None:
         assert torch.equal(weight(aux[..., -32:]), normed)
 
 
-def test_member_captured_again_alone_in_its_group_has_equal_bits(job: JobConfig, model: TransformersModel) -> None:
+def test_hazard_15_member_captured_again_alone_in_its_group_has_equal_bits(
+    job: JobConfig, model: TransformersModel
+) -> None:
     engine = PromptEngine(job.data.prompts, tokeniser_of(job), model)
     together = tasks_of(job, [0, 1, 2, 3])
     first = features_of(engine.capture(together, longest(together), nothing))

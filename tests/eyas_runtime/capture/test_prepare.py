@@ -146,7 +146,7 @@ def edit(path: Path, old: bytes, new: bytes) -> None:
         pytest.param("target/model.safetensors", b"\x3d", b"\x3e", "weights", id="weights"),
     ],
 )
-def test_change_of_any_input_is_named(
+def test_hazard_16_change_of_any_input_is_named(
     job: JobConfig, tmp_path: Path, file: str, old: bytes, new: bytes, named: str
 ) -> None:
     before = digest_inputs(job)
@@ -178,7 +178,7 @@ def test_feature_file_that_changes_within_its_size_is_noticed(tmp_path: Path, ta
     assert digest_inputs(job).data != before.data
 
 
-def test_edit_in_mid_run_is_noticed_at_the_next_group(job: JobConfig) -> None:
+def test_hazard_16_edit_in_mid_run_is_noticed_at_the_next_group(job: JobConfig) -> None:
     watch = InputsWatch(job, digest_inputs(job))
     watch.check()
     os.utime(job.data.prompts[0], ns=(5, 5))

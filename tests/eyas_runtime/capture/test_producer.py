@@ -222,7 +222,7 @@ def test_stopping_gives_leases_back_at_once(tmp_path: Path, service: ServiceThre
     assert status_of(tmp_path, service).live_leases == 0
 
 
-def test_edit_of_the_prompts_in_mid_run_ends_the_producer_with_the_reason(
+def test_hazard_16_edit_of_the_prompts_in_mid_run_ends_the_producer_with_the_reason(
     tmp_path: Path, service: ServiceThread, job: JobConfig
 ) -> None:
     engine = Blocking(make_engine(job, device=torch.device("cpu")))

@@ -113,7 +113,7 @@ def test_hostile_prompts_end_the_job_with_78_and_one_sentence(
     assert told.exit_code == Exit.CONFIG
 
 
-def test_changed_inputs_end_the_next_producer_with_78(tmp_path: Path, service: ServiceThread) -> None:
+def test_hazard_16_changed_inputs_end_the_next_producer_with_78(tmp_path: Path, service: ServiceThread) -> None:
     config = service.settings.config
     first = ProducerProcess(tmp_path, config)
     wait_ready(tmp_path, service, PROMPTS, first)

@@ -86,7 +86,7 @@ def test_the_checkpoint_just_committed_is_never_its_own_garbage(tmp_path: Path) 
     assert root.listed() == (name,)
 
 
-def test_two_incarnations_never_write_the_same_directory(tmp_path: Path) -> None:
+def test_hazard_08_two_incarnations_never_write_the_same_directory(tmp_path: Path) -> None:
     root = make_root(tmp_path)
     one = save_checkpoint(root, 5, of=lineage(incarnation=Incarnation("b1" * 16)))
     two = save_checkpoint(root, 5, of=lineage(incarnation=Incarnation("c1" * 16)))

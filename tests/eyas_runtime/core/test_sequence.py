@@ -83,7 +83,7 @@ def test_uses_of_a_prompt_are_the_sequence_numbers_that_use_it(prompts: int, epo
         assert schedule.sequences_of(prompt) == expected
 
 
-def test_max_steps_cuts_the_sequence_and_nothing_is_left_over() -> None:
+def test_hazard_14_max_steps_cuts_the_sequence_and_nothing_is_left_over() -> None:
     assert _schedule(max_steps=3).total == 12
     assert _schedule(max_steps=99).total == 20
     assert _schedule(max_steps=3).total_steps == 3

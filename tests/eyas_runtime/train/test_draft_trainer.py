@@ -169,7 +169,7 @@ def test_a_checkpoint_saved_before_the_first_update_is_the_start_itself(bench: B
     assert state_bytes(again) == state_bytes(trainer)
 
 
-def test_the_moments_count_updates_and_not_windows(bench: Bench) -> None:
+def test_hazard_12_the_moments_count_updates_and_not_windows(bench: Bench) -> None:
     trainer = bench.trainer()
     trainer.initialise()
     train(trainer, 1, window(1))

@@ -112,7 +112,7 @@ def test_a_packed_sample_that_is_condemned_still_shapes_its_packs_and_leaves_the
     assert share.denominator(bytes([0, Code.NOT_FINITE, 0]), "AllPositions") == 29.0
 
 
-def test_the_denominator_counts_live_samples_of_all_ranks_and_nothing_that_is_padded() -> None:
+def test_hazard_13_the_denominator_counts_live_samples_of_all_ranks_and_nothing_that_is_padded() -> None:
     window = order([ref(16, tokens=10, supervised=4), None, ref(18, tokens=7, supervised=2), ref(19, tokens=100)])
     codes = bytes([0, 0, 0, Code.NOT_FINITE])
     for rank in range(3):

@@ -151,7 +151,7 @@ def test_groups_are_leased_strictly_by_lowest_sequence_number_new_and_lost_alike
     assert [producer.must_lease().group for _ in range(2)] == [0, 3]
 
 
-def test_a_recaptured_member_is_batched_with_its_whole_group(new_world: NewWorld) -> None:
+def test_hazard_15_a_recaptured_member_is_batched_with_its_whole_group(new_world: NewWorld) -> None:
     world = new_world()
     producer, rank = started(world)
     first = producer.must_lease()
