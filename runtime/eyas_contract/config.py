@@ -143,6 +143,8 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     rdma_devices: str = ""
     segment_bytes: int = 0
     """Bytes of one store node's segment."""
+    pool_bytes: int = 0
+    """Bytes of the segments of all store nodes of this job; 0 where it has none of its own."""
     call_deadline_seconds: float = 10.0
     external: bool = False
     """The pool is shared with other jobs."""

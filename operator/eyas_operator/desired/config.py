@@ -173,6 +173,7 @@ def _mooncake(build: Build, common: config.StoreConfig) -> config.StoreConfig:
         protocol=mooncake.protocol.value if mooncake is not None else "TCP",
         rdma_devices=mooncake.rdma_devices if mooncake is not None else "",
         segment_bytes=nodes.segment_size if nodes is not None else 0,
+        pool_bytes=nodes.segment_size * nodes.replicas if nodes is not None else 0,
         external=nodes is None and mooncake is not None and mooncake.external is not None,
     )
 

@@ -20,6 +20,8 @@ class View:
 
     cap_bytes: int
     """`effective_cap` of this moment."""
+    limit_bytes: int
+    """`effective_cap` with all nodes of the pool there: what may be waited for."""
     resident_bytes: int
     """Bytes of all objects that have a row, garbage included."""
     garbage_bytes: int
@@ -61,9 +63,9 @@ class Decision:
 
 
 def effective_cap(*, spec_bytes: int, pool_capacity_bytes: int | None, external: bool) -> int:
-    """Cap in bytes: what the spec allows, and no more than 0.75 of what a pool of our own reports now.
+    """Cap in bytes: what the spec allows, and no more than 0.75 of what a pool of our own has.
 
-    `pool_capacity_bytes` is None where the pool has no capacity of its own to report (memory, a shared directory).
+    `pool_capacity_bytes` is None where the pool has no capacity of its own (memory, a shared directory).
     """
     if external or pool_capacity_bytes is None:
         return spec_bytes
@@ -102,8 +104,12 @@ def _make_room(view: View, missing: int) -> Decision:
         return Decision(kind="evict", nbytes=nbytes, above_sequence=above, reason="the next window cannot be admitted")
     if view.reserved_bytes > 0:
         return Decision(kind="wait", reason="leased captures hold the room; they commit or expire")
+    needed = view.resident_bytes + view.group_bytes
+    if needed <= view.limit_bytes:
+        # A store node, or the master that knows of it, is on its way back.
+        return Decision(kind="wait", reason=f"the store holds {view.cap_bytes} of {view.limit_bytes} bytes now")
     return Decision(
         kind="impossible",
-        reason=f"one window needs {view.resident_bytes + view.group_bytes} bytes, "
-        f"but the feature store may hold {view.cap_bytes}: raise store.maxResidentBytes or lower training.windowSize",
+        reason=f"one window needs {needed} bytes, but the feature store may hold {view.limit_bytes}: raise "
+        "store.maxResidentBytes (and the nodes' segmentSize), or lower training.windowSize",
     )

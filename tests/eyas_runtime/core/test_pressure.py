@@ -10,6 +10,7 @@ from eyas_runtime.core.pressure import View, decide, effective_cap
 
 CALM = View(
     cap_bytes=1000,
+    limit_bytes=1000,
     resident_bytes=0,
     garbage_bytes=0,
     kept_bytes=0,
@@ -70,6 +71,13 @@ def test_window_that_can_never_fit_is_said_with_what_to_change() -> None:
     assert decision.kind == "impossible"
     assert "maxResidentBytes" in decision.reason
     assert decide(replace(URGENT, resident_bytes=850, reserved_bytes=100)).kind == "wait"
+
+
+@pytest.mark.parametrize("left", [0, 60])
+def test_window_that_fits_when_the_pool_is_whole_again_is_waited_for(left: int) -> None:
+    decision = decide(replace(URGENT, cap_bytes=left))
+    assert (decision.kind, decision.reason) == ("wait", f"the store holds {left} of 1000 bytes now")
+    assert decide(replace(URGENT, cap_bytes=left, limit_bytes=99)).kind == "impossible"
 
 
 SIZES = st.integers(0, 2000)

@@ -23,15 +23,18 @@ def look(job: Job) -> tuple[pressure.Decision, GroupNeed | None]:
         return _NOT_PREPARED, None
     needs = job.store.groups_in_need(limit=1)
     need = needs[0] if needs else None
-    job.cap_bytes = pressure.effective_cap(
-        spec_bytes=job.config.store.max_resident_bytes,
-        pool_capacity_bytes=job.pool_capacity_bytes,
-        external=job.config.store.external,
-    )
+    job.cap_bytes = _cap(job, job.pool_capacity_bytes)
     decision = _decide(job, view_of(job, need, *plan))
     job.paused = decision.reason if decision.kind in {"wait", "checkpoint", "impossible"} else ""
     _act(job, decision)
     return decision, need
+
+
+def _cap(job: Job, pool_bytes: int | None) -> int:
+    store = job.config.store
+    return pressure.effective_cap(
+        spec_bytes=store.max_resident_bytes, pool_capacity_bytes=pool_bytes, external=store.external
+    )
 
 
 def _decide(job: Job, view: pressure.View) -> pressure.Decision:
@@ -66,6 +69,7 @@ def view_of(job: Job, need: GroupNeed | None, schedule: Schedule, prompts: Promp
     groups = {schedule.group_of(sequence) for sequence in window}
     return pressure.View(
         cap_bytes=job.cap_bytes,
+        limit_bytes=_cap(job, job.config.store.pool_bytes or None),
         resident_bytes=usage.resident_bytes,
         garbage_bytes=usage.garbage_bytes,
         kept_bytes=usage.kept_bytes,

@@ -152,6 +152,24 @@ def test_hazard_19_when_a_store_node_dies_the_cap_shrinks_with_the_pool(new_worl
     assert world.status().paused
 
 
+def test_hazard_19_a_pool_that_is_empty_after_a_restart_of_its_master_is_waited_for(new_world: NewWorld) -> None:
+    """Its nodes come back within seconds; a job that ended for it would have ended for nothing."""
+    pool = MemoryPool(max_bytes=16 * SAMPLE)
+    world = new_world(pool=pool, max_resident_bytes=1 << 40)
+    producer, rank = started(world, [TOKENS] * 64)
+    pool.max_bytes = 0
+    world.clock.advance(10.0)
+    world.sweep()
+    producer.produce()
+    assert world.status().paused.startswith("the store holds 0 of ")
+    assert world.status().failure == ""
+    pool.max_bytes = 16 * SAMPLE
+    world.clock.advance(10.0)
+    world.sweep()
+    world.run_to_the_end(producer, rank)
+    assert world.audit().missing == 0
+
+
 def test_hazard_20_a_retained_set_larger_than_the_cap_is_ingested_again_in_the_next_epoch(new_world: NewWorld) -> None:
     world = new_world(features=True, epochs=2, max_resident_bytes=8 * SAMPLE)
     producer, rank = started(world, [TOKENS] * 16)
