@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole tier: tests that mind their own jobs three at a time, then those that disturb a node or the operator. The
+# The whole tier: tests that mind their own jobs two at a time, then those that disturb a node or the operator. The
 # cluster goes whatever the tests say; EYAS_KEEP=1 keeps it for a look.
 . "$(dirname "$0")/env.sh"
 [ "${EYAS_KEEP:-0}" = 1 ] || trap 'began=$SECONDS; tools/e2e/down.sh; say "down: $((SECONDS - began)) s"' EXIT
@@ -10,7 +10,7 @@ tests() {  # NAME ARGUMENT...
   "${VENV:-.venv}/bin/python" -m pytest -v --durations=0 --durations-min=1 tests/e2e "$@" || failed=1
   say "tests, $name: $((SECONDS - began)) s"
 }
-tests "side by side" -m 'e2e and not exclusive' -n 3 --dist loadfile
+tests "side by side" -m 'e2e and not exclusive' -n 2 --dist loadfile
 tests "one by one" -m 'e2e and exclusive'
 say "all: $SECONDS s"
 exit $failed
