@@ -283,7 +283,7 @@ def test_hazard_11_poison_after_the_seal_makes_a_new_version_and_restarts_who_wa
     assert [entry.ref is None for entry in again.entries] == [False, False, True, False]
 
 
-def test_poison_in_a_sealed_window_that_nobody_holds_restarts_nobody(stores: Stores) -> None:
+def test_hazard_11_poison_in_a_sealed_window_that_nobody_holds_restarts_nobody(stores: Stores) -> None:
     actor = stores.running()
     ref = actor.train().entries[2].ref
     assert ref is not None

@@ -19,7 +19,7 @@ from eyas_contract.errors import EyasError
 from eyas_contract.ids import LeaseToken
 from eyas_runtime.core import recovery
 from eyas_runtime.metadata.port import JobFacts
-from eyas_runtime.metadata.sqlite import SQLiteMetadataStore
+from eyas_runtime.metadata.sqlite import SQLiteMetadataStore, orders
 from eyas_runtime.metadata.sqlite.base import GangRow
 from eyas_runtime.metadata.sqlite.schema import QUERIES
 from support.metadata_machine import StoreMachine
@@ -165,6 +165,48 @@ def _any_inputs(monkeypatch: pytest.MonkeyPatch) -> type[SQLiteMetadataStore]:
     return SQLiteMetadataStore
 
 
+class WithSnapshotsWord(SQLiteMetadataStore):
+    """What a checkpoint holds counts for what was durable when it was written: the step before its own."""
+
+    def _return_to(self, step: int, shown: wire.PresentedCheckpoint | None, *, known: bool, now: float) -> None:
+        super()._return_to(step if known else step - 1, shown, known=known, now=now)
+
+
+class WithBlame(SQLiteMetadataStore):
+    """Whatever was at hand at two deaths is poison: a window's first sample, a group's members."""
+
+    def _close_gang(self, gang: GangRow, *, klass: str, message: str, now: float) -> None:
+        super()._close_gang(gang, klass=klass, message=message, now=now)
+        if gang.number > 1:
+            self._condemn([self._schedule.window(gang.acked_step + 1).start])
+
+    def _end(self, lease_ids: Iterable[str], *, reason: str) -> None:
+        super()._end(lease_ids, reason=reason)
+        if any(need.overruns > 1 for need in self.groups_in_need(limit=1)) or any(
+            suspect.deaths > 1 for suspect in self.suspects(limit=1)
+        ):
+            self._condemn([0])
+
+    def _condemn(self, sequences: list[int]) -> None:
+        self._choose((sequence, "killed them twice", "producer") for sequence in sequences)
+        self._kill_chosen(durable_end=0)
+
+
+class WithShorterHorizon(SQLiteMetadataStore):
+    """The dead are not counted among what is to be trained."""
+
+    def _reply(self, request: wire.ReconcileRequest) -> wire.ReconcileReply:
+        reply = super()._reply(request)
+        live = self._schedule.total - self.status().samples_dead
+        return msgspec.structs.replace(reply, total_steps=-(-live // self._facts.window_size))
+
+
+def _close_up(monkeypatch: pytest.MonkeyPatch) -> type[SQLiteMetadataStore]:
+    real = orders.content
+    monkeypatch.setattr(orders, "content", lambda *places: tuple(e for e in real(*places) if e.ref is not None))
+    return SQLiteMetadataStore
+
+
 def _believe_everything(monkeypatch: pytest.MonkeyPatch) -> type[SQLiteMetadataStore]:
     monkeypatch.setattr(recovery, "_believed", lambda shown, known, receipt_valid: False)
     return SQLiteMetadataStore
@@ -196,6 +238,36 @@ MUTANTS = (
         ),
     ),
     Mutant("attempts are not compared", _class(WithoutAttempts), ("training.test_older_attempt_can_change_nothing",)),
+    Mutant(
+        "a record says what was durable when it was made",
+        _class(WithSnapshotsWord),
+        (
+            "hazards.test_hazard_02_a_record_made_before_its_commit_says_what_the_commit_made_durable",
+            "recovery.test_hazard_02_older_snapshot_takes_the_checkpoints_word",
+        ),
+    ),
+    Mutant(
+        "who was there at two deaths is poison",
+        _class(WithBlame),
+        (
+            "hazards.test_hazard_09_ranks_killed_again_and_again_in_one_window_condemn_none_of_its_samples",
+            "hazards.test_hazard_09_producers_that_die_around_one_prompt_condemn_none_of_its_group",
+        ),
+    ),
+    Mutant(
+        "dead letters shorten the horizon",
+        _class(WithShorterHorizon),
+        ("hazards.test_hazard_10_dead_letters_change_no_later_window_and_no_horizon",),
+    ),
+    Mutant(
+        "dead letters close up the order",
+        _close_up,
+        (
+            "hazards.test_hazard_10_dead_letters_change_no_later_window_and_no_horizon",
+            "capture.test_hazard_10_poison_before_the_seal_is_a_hole_and_moves_nothing",
+            "training.test_hazard_12_window_with_only_holes_is_ordered_all_the_same",
+        ),
+    ),
     Mutant(
         "a loss names no generation",
         _query("pick_lost", "AND object = :generation", ""),
@@ -243,7 +315,7 @@ MUTANTS = (
     Mutant(
         "a commit does not ack its windows",
         _no_effect("raise_ack"),
-        ("training.test_commit_acks_every_window_up_to_it",),
+        ("training.test_hazard_07_commit_acks_every_window_up_to_it",),
     ),
     Mutant(
         "struck checkpoints come back",
@@ -264,7 +336,10 @@ MUTANTS = (
     Mutant(
         "a restored counter goes back",
         _no_jump,
-        ("recovery.test_hazard_04_generations_never_come_back_after_a_restore",),
+        (
+            "recovery.test_hazard_04_generations_never_come_back_after_a_restore",
+            "hazards.test_hazard_04_zombies_of_before_a_restore_can_write_nothing",
+        ),
     ),
     Mutant(
         "starting at 0 is always allowed",

@@ -87,7 +87,7 @@ def test_hazard_14_what_max_steps_leaves_out_is_never_captured_and_not_missing_a
     assert actor.store.groups_in_need(limit=1) == ()
 
 
-def test_window_with_only_holes_is_ordered_all_the_same(stores: Stores) -> None:
+def test_hazard_12_window_with_only_holes_is_ordered_all_the_same(stores: Stores) -> None:
     actor = stores.actor(4, empty=(0, 1, 2, 3))
     actor.reconcile()
     order = actor.train()
@@ -255,7 +255,7 @@ def test_every_loss_is_an_incident_that_ends_when_all_is_captured_again(stores: 
 # --- the commit point --------------------------------------------------------------------------------------------
 
 
-def test_commit_acks_every_window_up_to_it(stores: Stores) -> None:
+def test_hazard_07_commit_acks_every_window_up_to_it(stores: Stores) -> None:
     actor = stores.running()
     actor.train(ack=False)
     actor.train(ack=False)
@@ -320,7 +320,7 @@ def test_checkpoint_that_was_not_ordered_cannot_be_committed(stores: Stores) -> 
     assert actor.store.durable_marker() == (0, 0)
 
 
-def test_directory_belongs_to_one_commit(stores: Stores) -> None:
+def test_hazard_08_directory_belongs_to_one_commit(stores: Stores) -> None:
     actor = stores.running()
     actor.train()
     first = actor.checkpoint()

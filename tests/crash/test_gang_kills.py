@@ -120,7 +120,9 @@ def test_a_lost_metadata_volume_is_rebuilt_from_the_checkpoint(forge: Forge, ref
         assert job.hits().count("reconcile.after") == 2
 
 
-def test_kill_after_the_commit_never_trains_its_windows_again(forge: Forge, reference: str, tmp_path: Path) -> None:
+def test_hazard_07_kill_after_the_commit_never_trains_its_windows_again(
+    forge: Forge, reference: str, tmp_path: Path
+) -> None:
     with mini(tmp_path, forge, 1) as job:
         job.one_life({0: "ckpt.after_commit=kill"})
         committed = job.status().durable_step

@@ -58,7 +58,7 @@ def test_budget_fails_the_job_after_exactly_its_restarts() -> None:
     assert "Crash: exit code 1 (Error): boom" in failed.message
 
 
-def test_suspect_prompts_are_named_when_producers_exhaust_the_budget() -> None:
+def test_hazard_09_suspect_prompts_are_named_when_producers_exhaust_the_budget() -> None:
     cluster = ModelCluster(a_body(recovery={"maxRestartsWithoutProgress": 0})).started()
     cluster.report = a_report(acked_step=1, samples_committed=16, suspects=("s-000000000042",))
     cluster.end("producer-0-o1", 139)

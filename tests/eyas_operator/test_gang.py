@@ -76,7 +76,7 @@ def test_crash_during_a_resize_does_not_lose_the_resize() -> None:
     assert cluster.names_of("consumer") == ["consumer-0-a2"]
 
 
-def test_fenced_member_gets_an_attempt_above_the_stores() -> None:
+def test_hazard_04_fenced_member_gets_an_attempt_above_the_stores() -> None:
     cluster = ModelCluster().started()
     cluster.report = a_report(acked_step=1, attempt=7)
     cluster.end("consumer-0-a1", 86)

@@ -63,6 +63,22 @@ def test_hazard_01_claim_replaced_by_somebody_else_is_lost_too() -> None:
     assert cluster.status.store_epoch == 2
 
 
+def test_hazard_04_attempts_count_on_when_the_restored_store_knows_of_none() -> None:
+    cluster = ModelCluster().started()
+    for attempt in (1, 2):
+        cluster.end(f"consumer-0-a{attempt}", 1)
+        cluster.passes(2)
+    assert cluster.status.attempt == 3
+    cluster.delete_claim(f"{STEM}-metadata-e1")
+    cluster.passes(3)
+    assert cluster.status.store_epoch == 2
+    cluster.report = a_report(store_epoch=2, attempt=0, phase="Preparing")
+    cluster.end("consumer-0-a3", 1)
+    cluster.passes(3)
+    assert cluster.status.attempt == 4, "an attempt that was used once would let its own zombies in"
+    assert cluster.names_of("consumer") == ["consumer-0-a4", "consumer-1-a4"]
+
+
 def test_hazard_05_claim_of_a_dead_node_is_given_up_after_its_time_but_not_before() -> None:
     cluster = ModelCluster().started()
     cluster.pod("metadata-e1-o1").node = "unreachable"

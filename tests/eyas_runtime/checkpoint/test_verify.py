@@ -44,14 +44,14 @@ def test_the_newest_step_with_a_receipt_is_believed(tmp_path: Path) -> None:
     assert len(found.listed) == 3
 
 
-def test_the_store_epoch_counts_before_the_step(tmp_path: Path) -> None:
+def test_hazard_03_the_store_epoch_counts_before_the_step(tmp_path: Path) -> None:
     root = make_root(tmp_path)
     save_checkpoint(root, 130, of=lineage(incarnation=Incarnation("b1" * 16)))
     newer = save_checkpoint(root, 40, of=lineage(attempt=4, incarnation=Incarnation("c1" * 16), store_epoch=2))
     assert believed(find(root)) == newer.directory
 
 
-def test_a_directory_without_receipt_and_unknown_to_the_service_is_not_believed(tmp_path: Path) -> None:
+def test_hazard_03_a_directory_without_receipt_and_unknown_to_the_service_is_not_believed(tmp_path: Path) -> None:
     root = make_root(tmp_path)
     good, fresh = save_checkpoint(root, 5), save_checkpoint(root, 9)
     (root.directory(fresh.directory) / RECEIPT).unlink()

@@ -1,6 +1,7 @@
 """One rank's draft trainer: verdicts by content, state that comes back bit for bit, drafts that others began."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,20 @@ from eyas_runtime.checkpoint.pieces import whole
 from eyas_runtime.checkpoint.reader import CheckpointReader
 from eyas_runtime.checkpoint.store import CheckpointRoot
 from eyas_runtime.checkpoint.writer import CheckpointWriter, Save
+from eyas_runtime.train.data import WindowData
 from eyas_runtime.train.draft_engine import draft_config, loss_config, vocab_of
 from eyas_runtime.train.draft_trainer import DraftTrainer, Features
 from eyas_runtime.train.eagle3.grid import Grid
 from eyas_runtime.train.eagle3.optim import OptimConfig
 from eyas_runtime.train.eagle3.parallelize import ParallelConfig
 from eyas_runtime.train.eagle3.schedule import ScheduleConfig
+from eyas_runtime.train.group import SoloGroup
+from eyas_runtime.train.heartbeat import Work
 from eyas_runtime.train.initial_draft import draft_reader
 from eyas_runtime.train.ports import Code, MicroBatch
+from eyas_runtime.train.step import WindowStep
 from eyas_runtime.train.target_head import load_matrices
+from eyas_runtime.train.window import share_of
 from support.checkpoints import RecordingCommitter, lineage, make_root, state_at, thread_groups
 from support.draft_job import draft_inputs, draft_job, features_of, prepared_of, tokens_of
 
@@ -123,6 +129,25 @@ def loaded(bench: Bench, root: CheckpointRoot, request: wire.CheckpointCommitReq
     return trainer
 
 
+class Spoiled:
+    """A `FeatureSource` of samples of which one tensor is NaN, or, the target, too large for a loss."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get(self, ref: SampleRef) -> Features:
+        features = features_of(task(ref.sequence))
+        return {**features, self.name: features[self.name] * (1e38 if self.name == "target" else math.nan)}
+
+    def report_lost(self, samples: Sequence[wire.LostSample]) -> None:
+        raise AssertionError(f"{samples} were read well")
+
+    def current(self, step: int, version: int, sequences: Sequence[int], *, wait_seconds: float) -> wire.RefsReply:
+        raise AssertionError(f"nothing of window {step} was lost")
+
+    def close(self) -> None: ...
+
+
 def state_bytes(trainer: DraftTrainer) -> dict[str, bytes]:
     return {piece.name: bytes(piece.data) for piece in trainer.pieces()}
 
@@ -167,6 +192,33 @@ def test_a_checkpoint_saved_before_the_first_update_is_the_start_itself(bench: B
     again = loaded(bench, root, save(root, trainer, 1))
     assert train(again, 2, window(2)) == train(trainer, 2, window(2))
     assert state_bytes(again) == state_bytes(trainer)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "dead"), [("", ()), ("hidden_state", (4, 5)), ("target", (5,))], ids=["holes", "content", "loss"]
+)
+def test_hazard_12_a_window_without_a_live_sample_moves_neither_weights_nor_moments(
+    bench: Bench, spoiled: str, dead: tuple[int, ...]
+) -> None:
+    trainer = bench.trainer()
+    trainer.initialise()
+    train(trainer, 1, window(1))
+    before = state_bytes(trainer)
+    assert any(any(data) for name, data in before.items() if name.startswith("optimizer/exp_avg/"))
+    places = tuple(wire.WindowEntry(sequence=i, ref=ref(i) if i in dead else None) for i in (4, 5))
+    order = wire.Order(ordinal=1, kind="train", step=2, entries=places)
+    share = share_of(order, rank=0, world_size=1, micro_batch_size=1)
+    data = WindowData(Spoiled(spoiled), trainer, Work())
+    data.start(share, [])
+    result = WindowStep(share, data, trainer, SoloGroup(), Work(), "AllPositions", ranks_per_sample=1).run()
+    data.close()
+    assert [verdict.sequence for verdict in result.verdicts] == list(dead)
+    assert state_bytes(trainer) == before
+    straight = bench.trainer()
+    straight.initialise()
+    train(straight, 1, window(1))
+    assert train(trainer, 3, window(3)) == train(straight, 3, window(3))
+    assert state_bytes(trainer) == state_bytes(straight)
 
 
 def test_hazard_12_the_moments_count_updates_and_not_windows(bench: Bench) -> None:

@@ -10,12 +10,12 @@ from eyas_contract.errors import Corrupt, UserError
 from eyas_runtime.train import generations
 from eyas_runtime.train.data import WindowData
 from eyas_runtime.train.evaluation import Measured
-from eyas_runtime.train.fake import POISON_LOSS, FakeTrainer
+from eyas_runtime.train.fake import POISON, POISON_LOSS, FakeTrainer
 from eyas_runtime.train.generations import NOT_MINE
 from eyas_runtime.train.group import SoloGroup
 from eyas_runtime.train.heartbeat import Work
 from eyas_runtime.train.ports import REASONS, Code, MicroBatch
-from eyas_runtime.train.step import WindowStep
+from eyas_runtime.train.step import WindowResult, WindowStep
 from eyas_runtime.train.window import data_place, share_of
 from support.checkpoints import ThreadGroup, thread_groups
 from support.scripted_source import ScriptedSource, ref
@@ -75,6 +75,34 @@ def source_of(**changes: bytes | Exception) -> ScriptedSource:
     source = ScriptedSource(**{**FIRST, **SECOND, **THIRD, **changes})
     source.recaptured = {i: ref(i, 2) for i in range(4)}
     return source
+
+
+@pytest.mark.parametrize("poison", [POISON, POISON_LOSS], ids=["content", "loss"])
+def test_hazard_11_what_one_rank_alone_condemns_is_condemned_on_every_rank_before_the_weights_move(
+    poison: bytes,
+) -> None:
+    groups = thread_groups(2)
+    results: dict[int, WindowResult] = {}
+    trainers = [RecordingTrainer(group) for group in groups]
+
+    def run(rank: int) -> None:
+        share = share_of(ORDER, rank=rank, world_size=2, micro_batch_size=1)
+        data = WindowData(source_of(**{"key-1-1": poison}), trainers[rank], Work())
+        data.start(share, [])
+        step = WindowStep(share, data, trainers[rank], groups[rank], Work(), "AllPositions", ranks_per_sample=1)
+        results[rank] = step.run()
+        data.close()
+
+    threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert sum(1 in trainer.trained for trainer in trainers) == 1, "one rank alone has seen the sample"
+    assert [verdict.sequence for verdict in results[0].verdicts] == [1]
+    assert results[0].verdicts == results[1].verdicts
+    assert [results[rank].metrics["live_samples"] for rank in range(2)] == [3.0, 3.0]
+    assert [results[rank].metrics["denominator"] for rank in range(2)] == [12.0, 12.0]
 
 
 @pytest.mark.parametrize("unlucky", [0, 1])
