@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from eyas_contract.wire import StatusReply
 from eyas_operator.names import JobIdentity
-from eyas_operator.world import Children, JobRecord, Manifest
+from eyas_operator.world import Children, JobRecord, Manifest, Pod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +72,11 @@ class Cluster(Protocol):
         """All children with the job's UID label, as they are now (never from a cache that may be stale)."""
         ...
 
-    async def read_report(self, job: JobIdentity) -> StatusReply | None:
-        """`/v1/status` of the metadata service, or None when it does not answer within about two seconds."""
+    async def read_report(self, job: JobIdentity, pod: Pod) -> StatusReply | None:
+        """`/v1/status` of the metadata service in `pod`; None when it does not answer within about two seconds.
+
+        Nor is one asked again at once that has just let a call time out: one dead node must not slow down every pass.
+        """
         ...
 
     def reader_is_stale(self, job: JobIdentity) -> bool:

@@ -11,7 +11,7 @@ from eyas_contract.wire import StatusReply
 from eyas_operator import names
 from eyas_operator.names import JobIdentity, PodIdentity, Role
 from eyas_operator.policies.failures import Failure, FailureClass, classify, condition, node_lost, terminated_of
-from eyas_operator.world import Metadata, Pod, World
+from eyas_operator.world import Children, Metadata, Pod, World
 
 
 class PodState(StrEnum):
@@ -144,6 +144,17 @@ def observe(job: JobIdentity, world: World) -> Observed:
         refusal=world.refusal,
         reader_stale=world.reader_stale,
     )
+
+
+def metadata_pod(job: JobIdentity, children: Children) -> Pod | None:
+    """The pod of the newest store epoch and number that holds the metadata service; a predecessor is never asked."""
+    found = [
+        (identity.store_epoch, identity.serial, pod)
+        for pod in children.pods
+        if owned_by(job, pod.metadata) and (identity := names.pod_identity(pod.metadata.labels)) is not None
+        if identity.role is Role.METADATA
+    ]
+    return max(found, key=lambda entry: entry[:2])[2] if found else None
 
 
 def owned_by(job: JobIdentity, meta: Metadata) -> bool:

@@ -16,6 +16,7 @@ from eyas_operator.cluster import Cluster
 from eyas_operator.detection import detections
 from eyas_operator.environment import Environment
 from eyas_operator.errors import Refused
+from eyas_operator.observe import metadata_pod
 from eyas_operator.plan import Plan, plan
 from eyas_operator.refusals import Refusals
 from eyas_operator.settings import Settings
@@ -89,10 +90,10 @@ class Reconciler:
     async def _plan(self, record: JobRecord, children: Children) -> Plan:
         """The report comes after the children: what the service says is never older than the pods beside it."""
         stage = load_status(record.status).stage
-        asked = stage not in (Stage.ENDED, Stage.SUSPENDED) and bool(children.pods)
-        report = await self._cluster.read_report(record.identity) if asked else None
+        service = metadata_pod(record.identity, children) if stage not in (Stage.ENDED, Stage.SUSPENDED) else None
+        report = await self._cluster.read_report(record.identity, service) if service is not None else None
         refusal = self._refusals.of(record)
-        stale = asked and self._cluster.reader_is_stale(record.identity)
+        stale = service is not None and self._cluster.reader_is_stale(record.identity)
         world = World(children=children, report=report, refusal=refusal, reader_stale=stale)
         async with self._turns:
             return plan(record, world, self._clock(), self._environment, self._settings)

@@ -26,7 +26,7 @@ from eyas_operator.backends.local.secrets import Secrets
 from eyas_operator.cluster import Cluster, ObjectRef, SecretShape
 from eyas_operator.desired.build import metadata, with_digest
 from eyas_operator.names import JobIdentity, PodIdentity, Role
-from eyas_operator.world import Children, JobRecord, Metadata, time_of
+from eyas_operator.world import Children, JobRecord, Metadata, Pod, time_of
 from support.kube_apiserver import KubeApiServer
 from support.kube_operator import Clock, Kubelet, operator, submit
 from support.model_cluster import ModelCluster
@@ -349,8 +349,8 @@ def test_secrets_are_minted_once(opener: Opener, tmp_path: Path) -> None:
 
 def test_service_that_is_away_gives_no_report(opener: Opener, tmp_path: Path) -> None:
     async def claim(tried: Tried) -> None:
-        cluster, job = tried.cluster, tried.job
-        assert await cluster.read_report(job) is None
+        pod = Pod(metadata=Metadata(name="demo-metadata", uid="gone"))
+        assert await tried.cluster.read_report(tried.job, pod) is None
 
     check(opener, tmp_path, claim)
 

@@ -3,24 +3,27 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from support.cluster_job import applied
 from support.kubectl import Kubectl, kubeconfig
+from support.provisioner import provisioner_watched
 
 SHAPING = ("mode", "target", "data", "draft", "training", "evaluation")
 """What the weights follow from; neither widths nor stores nor kills are among it."""
 
 
 @pytest.fixture(scope="session")
-def kubectl() -> Kubectl:
-    """`kubectl` in the namespace of the tests."""
+def kubectl() -> Iterator[Kubectl]:
+    """`kubectl` in the namespace of the tests, whose claims get their volumes."""
     config = kubeconfig()
     assert config.is_file(), f"no test cluster: {config} is not there; run make e2e-up"
-    return Kubectl(config)
+    found = Kubectl(config)
+    with provisioner_watched(found):
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,14 @@
 """Objects that are not this job's are never touched; objects that are its own but unknown are cleared away."""
 
+import itertools
+
 import msgspec
 
 from eyas_operator import names
 from eyas_operator.api.status import Stage
 from eyas_operator.names import PodIdentity, Role
+from eyas_operator.observe import metadata_pod
+from eyas_operator.world import Children, Metadata, OwnerReference, Pod
 from support.foreign import add_foreign_objects, foreign_objects
 from support.model_cluster import ModelCluster, Thing
 from support.operator_world import JOB, OTHER_UID, UID, a_report
@@ -55,6 +59,26 @@ def test_pod_of_another_owner_under_our_labels_is_not_counted() -> None:
     cluster.end("consumer-0-a1", 1)
     cluster.passes(3)
     assert cluster.status.attempt == 2, "a stranger's number means nothing"
+
+
+def test_metadata_pod_of_the_newest_epoch_and_number_is_the_only_one_that_is_asked() -> None:
+    def pod(epoch: int, serial: int, owner: str = UID, role: Role = Role.METADATA) -> Pod:
+        identity = PodIdentity(role=role, index=0, serial=serial, store_epoch=epoch)
+        return Pod(
+            metadata=Metadata(
+                name=f"e{epoch}-o{serial}",
+                uid=f"e{epoch}-o{serial}",
+                labels=names.pod_labels(JOB, identity),
+                owner_references=(OwnerReference(uid=owner, controller=True),),
+            )
+        )
+
+    others = (pod(9, 9, owner=OTHER_UID), pod(0, 9, role=Role.PRODUCER))
+    for mine in itertools.permutations((pod(1, 8), pod(2, 3), pod(2, 4))):
+        found = metadata_pod(JOB, Children(pods=(*others, *mine)))
+        assert found is not None
+        assert found.metadata.name == "e2-o4"
+    assert metadata_pod(JOB, Children(pods=others)) is None
 
 
 def test_name_taken_by_somebody_else_stops_the_pass_and_nothing_is_deleted() -> None:

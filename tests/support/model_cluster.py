@@ -123,7 +123,7 @@ class ModelCluster:
         ]
         return Children(pods=tuple(pods), claims=tuple(claims), others=tuple(others))
 
-    async def read_report(self, job: JobIdentity) -> StatusReply | None:
+    async def read_report(self, job: JobIdentity, pod: Pod) -> StatusReply | None:
         return self.report if self.reachable else None
 
     def reader_is_stale(self, job: JobIdentity) -> bool:

@@ -10,7 +10,7 @@ from eyas_contract.errors import Fenced
 from eyas_contract.wire import StatusReply
 from eyas_operator.cluster import Cluster, Event, Glimpse, ObjectRef, SecretShape
 from eyas_operator.names import JobIdentity
-from eyas_operator.world import Children, JobRecord, Manifest
+from eyas_operator.world import Children, JobRecord, Manifest, Pod
 
 
 class LedCluster:
@@ -34,8 +34,8 @@ class LedCluster:
     async def list_children(self, job: JobIdentity) -> Children:
         return await self._inner.list_children(job)
 
-    async def read_report(self, job: JobIdentity) -> StatusReply | None:
-        return await self._inner.read_report(job)
+    async def read_report(self, job: JobIdentity, pod: Pod) -> StatusReply | None:
+        return await self._inner.read_report(job, pod)
 
     def reader_is_stale(self, job: JobIdentity) -> bool:
         return self._inner.reader_is_stale(job)

@@ -27,7 +27,7 @@ from eyas_operator.backends.kubernetes.resources import JOBS, PODS, SECRETS, res
 from eyas_operator.cluster import Event, Glimpse, ObjectRef, SecretShape
 from eyas_operator.errors import Refused
 from eyas_operator.names import JobIdentity
-from eyas_operator.world import Children, JobRecord, Manifest, Metadata
+from eyas_operator.world import Children, JobRecord, Manifest, Metadata, Pod
 
 MINTED_BYTES: Final = 32
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -86,8 +86,8 @@ class KubernetesCluster:
         self.children.replace_job(job, listing)
         return all_children(listing)
 
-    async def read_report(self, job: JobIdentity) -> StatusReply | None:
-        return await self._reports.read(job)
+    async def read_report(self, job: JobIdentity, pod: Pod) -> StatusReply | None:
+        return await self._reports.read(job, pod)
 
     def reader_is_stale(self, job: JobIdentity) -> bool:
         # Written once by each process and for each key: the kubelet takes a minute or two to bring it into the pod.

@@ -25,7 +25,7 @@ from eyas_operator.backends.local.objects import CLAIM, Objects, new_uid
 from eyas_operator.backends.local.secrets import Secrets
 from eyas_operator.cluster import Event, ObjectRef, SecretShape
 from eyas_operator.names import JobIdentity, Role
-from eyas_operator.world import Child, Children, Claim, ClaimStatus, JobRecord, Manifest, time_of
+from eyas_operator.world import Child, Children, Claim, ClaimStatus, JobRecord, Manifest, Pod, time_of
 
 REPORT_SECONDS: Final = 1.0
 """How long the metadata service may take to answer; it is on this machine."""
@@ -106,12 +106,9 @@ class LocalCluster:
         pods = tuple(pod.observe() for pod in self._kubelet.pods.values())
         return Children(pods=pods, claims=tuple(claims), others=tuple(others))
 
-    async def read_report(self, job: JobIdentity) -> wire.StatusReply | None:
-        ready = any(
-            pod.ready and pod.identity is not None and pod.identity.role is Role.METADATA
-            for pod in self._kubelet.pods.values()
-        )
-        if not ready:
+    async def read_report(self, job: JobIdentity, pod: Pod) -> wire.StatusReply | None:
+        present = self._kubelet.pods.get(pod.metadata.name)
+        if present is None or not present.ready:
             return None
         if self._asking is None:
             self._asking = asyncio.ensure_future(asyncio.to_thread(self._ask))

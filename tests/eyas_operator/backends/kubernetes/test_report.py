@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,8 +12,10 @@ from eyas_contract import env, wire
 from eyas_contract.wire import StatusReply
 from eyas_operator.backends.kubernetes import report
 from eyas_operator.backends.kubernetes.keys import OperatorKeys
-from eyas_operator.backends.kubernetes.report import Reports
+from eyas_operator.backends.kubernetes.opening import metadata_url
+from eyas_operator.backends.kubernetes.report import SILENT_SECONDS, Reports
 from eyas_operator.names import JobIdentity
+from eyas_operator.world import Metadata, Pod, PodStatus
 from support import metadata_service
 from support.metadata_service import UID, free_port, job_config, running_service
 
@@ -30,18 +33,23 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OperatorKeys:
     return known
 
 
+def pod(port: int) -> Pod:
+    """The pod of a service that listens on `port`, told by its name."""
+    return Pod(metadata=Metadata(name=str(port), uid=f"uid-{port}"), status=PodStatus(pod_ip="127.0.0.1"))
+
+
+def opened(keys: OperatorKeys, clock: Callable[[], float] = lambda: 0.0) -> Reports:
+    """A reader of the pods that `pod` makes."""
+    return Reports(keys, lambda pod: f"http://{pod.status.pod_ip}:{pod.metadata.name}", clock)
+
+
 def ask(keys: OperatorKeys, *ports: int) -> list[StatusReply | None]:
     """One reader asks the service at each port in turn."""
 
     async def inside() -> list[StatusReply | None]:
-        asked: list[int] = []
-        reports = Reports(keys, lambda _job: f"http://127.0.0.1:{asked[-1]}")
-        found = []
+        reports = opened(keys)
         try:
-            for port in ports:
-                asked.append(port)
-                found.append(await reports.read(SAMPLED))
-            return found
+            return [await reports.read(SAMPLED, pod(port)) for port in ports]
         finally:
             await reports.close()
 
@@ -52,9 +60,9 @@ def stale_after(keys: OperatorKeys, port: int) -> bool:
     """Whether one question shows that the service knows another key than the present one."""
 
     async def inside() -> bool:
-        reports = Reports(keys, lambda _job: f"http://127.0.0.1:{port}")
+        reports = opened(keys)
         try:
-            await reports.read(SAMPLED)
+            await reports.read(SAMPLED, pod(port))
             return reports.stale(SAMPLED)
         finally:
             await reports.close()
@@ -106,6 +114,62 @@ def test_service_that_never_answers_is_not_waited_for(keys: OperatorKeys, monkey
         assert ask(keys, silent.getsockname()[1]) == [None]
 
 
+def test_pod_that_let_a_call_time_out_is_left_alone_for_a_while(
+    keys: OperatorKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "REPORT_SECONDS", 0.1)
+    assert asyncio.run(_calls(keys, 0.0, 0.1, SILENT_SECONDS - 0.1)) == {"silent": 1, "refusing": 3}
+    assert asyncio.run(_calls(keys, 0.0, SILENT_SECONDS, SILENT_SECONDS + 0.1)) == {"silent": 2, "refusing": 3}
+
+
+async def _calls(keys: OperatorKeys, *times: float) -> dict[str, int]:
+    """How often each of two pods was called by one reader who looked at both at these times."""
+    calls = {"silent": 0, "refusing": 0}
+    waiting = asyncio.Event()
+
+    async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        calls["silent"] += 1
+        await waiting.wait()
+        writer.close()
+
+    async def refusing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        calls["refusing"] += 1
+        writer.close()
+
+    now = [0.0]
+    first, second = [await asyncio.start_server(handle, "127.0.0.1", 0) for handle in (silent, refusing)]
+    async with first, second:
+        reports = opened(keys, lambda: now[0])
+        try:
+            for now[0] in times:
+                for server in (first, second):
+                    assert await reports.read(SAMPLED, pod(server.sockets[0].getsockname()[1])) is None
+        finally:
+            waiting.set()
+            await reports.close()
+    return calls
+
+
+def test_pod_without_an_address_is_not_asked(keys: OperatorKeys) -> None:
+    def url(_pod: Pod) -> str:
+        raise AssertionError("there is nobody to ask")
+
+    async def inside() -> StatusReply | None:
+        reports = Reports(keys, url, lambda: 0.0)
+        try:
+            return await reports.read(SAMPLED, Pod(metadata=Metadata(name="new", uid="new")))
+        finally:
+            await reports.close()
+
+    assert asyncio.run(inside()) is None
+
+
+@pytest.mark.parametrize(("address", "host"), [("10.1.2.3", "10.1.2.3"), ("fd00::7", "[fd00::7]")])
+def test_pod_is_asked_at_its_own_address(address: str, host: str) -> None:
+    metadata = b'{"metadata":{"name":"m","uid":"m"},"status":{"phase":"Running","podIP":"%s"}}' % address.encode()
+    assert metadata_url(msgspec.json.decode(metadata, type=Pod)) == f"http://{host}:{env.METADATA_PORT}"
+
+
 def test_answer_of_an_older_epoch_than_was_seen_is_none(tmp_path: Path, keys: OperatorKeys) -> None:
     newer = job_config(tmp_path / "newer", store_epoch=2)
     with running_service(tmp_path / "newer", newer) as new, running_service(tmp_path / "older") as old:
@@ -147,8 +211,8 @@ async def _answered(keys: OperatorKeys, *answers: bytes) -> list[StatusReply | N
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        reports = Reports(keys, lambda _job: f"http://127.0.0.1:{port}")
+        reports = opened(keys)
         try:
-            return [await reports.read(SAMPLED) for _ in answers]
+            return [await reports.read(SAMPLED, pod(port)) for _ in answers]
         finally:
             await reports.close()
