@@ -145,8 +145,7 @@ def test_a_process_that_asks_for_a_restart_gets_one_that_does_not_count(kubectl:
 
 def test_broken_hardware_in_the_last_words_strikes_the_node(kubectl: Kubectl, weights: str) -> None:
     """Catches: a termination message that nobody reads, and a node that is never avoided."""
-    # A gang of one: of several members the one that was killed with it may be seen first, and its words count then.
-    with drilled(kubectl, drill("hardware", **{"recovery.restartsInPlace": 0, "consumers.replicas": 1})) as job:
+    with drilled(kubectl, drill("hardware", **{"recovery.restartsInPlace": 0})) as job:
         pod = job.training().pod("consumer")
         node = kubectl.get("pod", pod)["spec"]["nodeName"]
         kubectl.run("exec", pod, "--", "python", "-c", TELL)

@@ -68,6 +68,10 @@ def evicted(message: str) -> Pod:
         ),
         pytest.param(ended(1, message=line(78, "UserError", "no model")), FailureClass.CONFIG, id="config-line"),
         pytest.param(ended(1, message=line(1, "Hang", "no work")), FailureClass.HANG, id="hang-line"),
+        pytest.param(ended(137, message=line(137, "OutOfMemory", "m")), FailureClass.OUT_OF_MEMORY, id="memory-line"),
+        pytest.param(
+            ended(137, message=line(137, "KilledWithGang", "m")), FailureClass.KILLED_WITH_GANG, id="innocent"
+        ),
         pytest.param(ended(1, message=line(1, "Crash", "Xid 79 on GPU 0")), FailureClass.HARDWARE, id="xid"),
         pytest.param(ended(1, message='{"klass":"\ud800"}'), FailureClass.CRASH, id="line-that-is-no-text"),
         pytest.param(ended(1, message="uncorrectable ECC error"), FailureClass.HARDWARE, id="ecc-in-tail"),
@@ -88,7 +92,7 @@ def test_class_of(pod: Pod, klass: FailureClass) -> None:
 
 def test_only_the_jobs_own_faults_count() -> None:
     assert {klass.value for klass in COUNTED} == {
-        "OutOfMemory", "OutOfStorage", "Hang", "Hardware", "EarlyExit", "Crash",
+        "OutOfMemory", "OutOfStorage", "Hang", "Hardware", "EarlyExit", "KilledWithGang", "Crash",
     }  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """The consumer gang: drain, resize, fencing, early exits."""
 
 from eyas_contract.states import Phase
+from eyas_contract.wire import KILLED_WITH_GANG, Termination, encode
+from eyas_operator.policies.gang import CULPRIT_SECONDS
 from support.model_cluster import ModelCluster
 from support.operator_world import a_body, a_report
 
@@ -153,3 +155,53 @@ def test_colocated_job_has_neither_producers_nor_a_store() -> None:
     cluster.passes(4)
     pods = sorted(thing.manifest["spec"]["hostname"] for thing in cluster.things.values() if thing.kind == "Pod")
     assert pods == ["consumer-0-a1", "consumer-1-a1", "metadata-e1-o1"]
+
+
+def innocent(cluster: ModelCluster, hostname: str) -> None:
+    """The pod's ranks were killed because others of their gang had failed."""
+    line = Termination(exit_code=137, klass=KILLED_WITH_GANG, message="killed with its gang")
+    cluster.end(hostname, 137, message=encode(line).decode())
+
+
+def test_member_that_was_killed_with_its_gang_does_not_speak_for_the_one_it_died_of() -> None:
+    cluster = ModelCluster().started()
+    innocent(cluster, "consumer-0-a1")
+    cluster.reconcile()
+    assert cluster.status.attempt == 1, "whose fault it was is not told yet"
+    cluster.end("consumer-1-a1", 1, message="Xid 79, GPU has fallen off the bus")
+    cluster.reconcile()
+    assert cluster.status.attempt == 2
+    (incident,) = cluster.status.incidents
+    assert (incident.klass, incident.counted) == ("Hardware", True)
+    assert len(cluster.status.strikes) == 1
+
+
+def test_gang_of_which_all_were_killed_with_it_is_counted_at_once() -> None:
+    cluster = ModelCluster().started()
+    for member in ("consumer-0-a1", "consumer-1-a1"):
+        innocent(cluster, member)
+    cluster.reconcile()
+    assert cluster.status.attempt == 2
+    (incident,) = cluster.status.incidents
+    assert (incident.klass, incident.counted) == (KILLED_WITH_GANG, True)
+
+
+def test_culprit_that_never_says_anything_is_not_waited_for_longer_than_the_limit() -> None:
+    cluster = ModelCluster().started()
+    innocent(cluster, "consumer-0-a1")
+    cluster.now += CULPRIT_SECONDS - 0.1
+    cluster.reconcile()
+    assert cluster.status.attempt == 1
+    cluster.now += 0.1
+    cluster.reconcile()
+    assert cluster.status.attempt == 2
+
+
+def test_member_that_vanished_is_the_cause_beside_one_that_was_killed_with_it() -> None:
+    cluster = ModelCluster().started()
+    innocent(cluster, "consumer-0-a1")
+    cluster.vanish("consumer-1-a1")
+    cluster.reconcile()
+    assert cluster.status.attempt == 2
+    (incident,) = cluster.status.incidents
+    assert (incident.klass, incident.counted) == ("PodDeleted", False)

@@ -26,6 +26,7 @@ from support.operator_world import ENVIRONMENT, SETTINGS, a_report, run
 
 Failing = Callable[[ModelCluster, str], None]
 OVER_ITS_LIMIT: Final = 'Usage of EmptyDir volume "tmp" exceeds the limit "20Gi". '
+INNOCENT: Final = '{"exit_code": 137, "klass": "KilledWithGang", "message": "killed with its gang"}'
 HANG: Final = '{"exit_code": 1, "klass": "Hang", "message": "no step for 60 s"}'
 
 
@@ -54,6 +55,7 @@ FAILURES: Final[dict[str, tuple[FailureClass, Failing]]] = {
     "oom": (FailureClass.OUT_OF_MEMORY, lambda cluster, name: cluster.end(name, 137, reason="OOMKilled")),
     "hang": (FailureClass.HANG, lambda cluster, name: cluster.end(name, 1, message=HANG)),
     "xid": (FailureClass.HARDWARE, lambda cluster, name: cluster.end(name, 1, message="GPU 0: Xid 79")),
+    "innocent": (FailureClass.KILLED_WITH_GANG, lambda cluster, name: cluster.end(name, 137, message=INNOCENT)),
     "exit 75": (FailureClass.TEMPORARY, lambda cluster, name: cluster.end(name, 75)),
     "exit 78": (FailureClass.CONFIG, lambda cluster, name: cluster.end(name, 78)),
     "exit 86": (FailureClass.FENCED, lambda cluster, name: cluster.end(name, 86)),
@@ -117,6 +119,8 @@ def expected(klass: FailureClass, role: Role, stage: Stage, budget: str) -> str:
         return "ignored"
     if role is Role.CONSUMER and klass is FailureClass.DONE:
         return "ignored"  # One rank ended well; the others still work.
+    if role is Role.CONSUMER and klass is FailureClass.KILLED_WITH_GANG:
+        return "ignored"  # The one it died of may still speak.
     if role is Role.CONSUMER and klass in GRACEFUL:
         return "drained"
     if klass is FailureClass.OUT_OF_MEMORY and budget == "one OOM":

@@ -295,11 +295,11 @@ class ModelCluster:
         return self.things[("Pod", f"{JOB.stem}-{hostname}")]
 
     def end(self, hostname: str, code: int, *, reason: str = "Error", message: str = "") -> None:
-        """The pod's container ended."""
-        terminated = {"exitCode": code, "reason": reason, "message": message}
+        """The pod's container ended now."""
+        ended = {"exitCode": code, "reason": reason, "message": message, "finishedAt": time_of(self.now)}
         self.pod(hostname).status = {
             "phase": "Failed" if code else "Succeeded",
-            "containerStatuses": [{"name": "main", "state": {"terminated": terminated}}],
+            "containerStatuses": [{"name": "main", "state": {"terminated": ended}}],
         }
 
     def condition(self, hostname: str, kind: str, status: str, reason: str = "", message: str = "") -> None:

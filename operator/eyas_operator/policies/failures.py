@@ -11,10 +11,11 @@
 | node lost | NodeLost | no | restarted elsewhere, node strike |
 | pod deleted or vanished | PodDeleted | no | restarted |
 | never ran, and its template was changed | TemplateChanged | no | made again as the spec says now |
-| `OOMKilled` | OutOfMemory | yes; twice without progress fails the job | restarted |
+| `OOMKilled`, or message class `OutOfMemory` | OutOfMemory | yes; twice without progress fails the job | restarted |
 | evicted for more than its own storage limit | OutOfStorage | yes | restarted |
 | message class `Hang` | Hang | yes | restarted |
 | ECC, Xid, NCCL, RDMA in the message | Hardware | yes | restarted elsewhere, node strike |
+| message class `KilledWithGang` | KilledWithGang | yes | restarted, once the member that it died of was waited for |
 | anything else | Crash | yes | restarted |
 
 Image pulls, unschedulable pods and missing references are *waiting*, not failures.
@@ -29,7 +30,7 @@ import msgspec
 
 from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.exits import Exit
-from eyas_contract.wire import Termination
+from eyas_contract.wire import KILLED_WITH_GANG, OUT_OF_MEMORY, Termination
 from eyas_operator import names
 from eyas_operator.api.incidents import INCIDENT_MESSAGE_CHARACTERS_MAX
 from eyas_operator.names import Role
@@ -57,6 +58,8 @@ class FailureClass(StrEnum):
     HARDWARE = "Hardware"
     EARLY_EXIT = "EarlyExit"
     """All consumers ended well although the metadata service has work left."""
+    KILLED_WITH_GANG = "KilledWithGang"
+    """Its supervisor ended the ranks because others of their gang had failed: whose fault it was, another end says."""
     CRASH = "Crash"
     METADATA_LOST = "MetadataLost"
     """The metadata claim is gone: next store epoch."""
@@ -71,6 +74,7 @@ COUNTED: Final = frozenset(
         FailureClass.HANG,
         FailureClass.HARDWARE,
         FailureClass.EARLY_EXIT,
+        FailureClass.KILLED_WITH_GANG,
         FailureClass.CRASH,
     }
 )
@@ -91,7 +95,6 @@ _DISRUPTED_REASONS: Final = frozenset(
 _OWN_LIMIT: Final = re.compile(r"exceeds the limit|exceeds the total limit|exceeded its local ephemeral storage limit")
 """What the kubelet says of a pod that it evicts for the pod's own storage, and not for its node's lack of something."""
 _CONFIG_KLASSES: Final = frozenset({"UserError", "Unauthenticated", "Config"})
-_OOM_KLASSES: Final = frozenset({"OutOfMemory", "OOMKilled"})
 _SIGTERM: Final = 143
 WAITING_FOR_IMAGE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ImageInspectError", "ErrImageNeverPull"}
@@ -105,6 +108,8 @@ class Failure:
     klass: FailureClass
     message: str
     node: str = ""
+    time: str = ""
+    """When the container ended; empty where nobody said it."""
 
     @property
     def counted(self) -> bool:
@@ -135,7 +140,8 @@ def classify(pod: Pod) -> Failure:
     terminated = terminated_of(pod)
     line = termination_of(terminated.message) if terminated is not None else None
     klass = _klass(pod, terminated, line)
-    return Failure(klass=klass, message=_message(pod, terminated, line), node=pod.spec.node_name)
+    time = (terminated.finished_at or "") if terminated is not None else ""
+    return Failure(klass=klass, message=_message(pod, terminated, line), node=pod.spec.node_name, time=time)
 
 
 def _klass(pod: Pod, terminated: Terminated | None, line: Termination | None) -> FailureClass:
@@ -149,7 +155,7 @@ def _klass(pod: Pod, terminated: Terminated | None, line: Termination | None) ->
         return FailureClass.FENCED
     if code == Exit.TEMPORARY:
         return FailureClass.TEMPORARY
-    if (terminated is not None and terminated.reason == "OOMKilled") or klass in _OOM_KLASSES:
+    if (terminated is not None and terminated.reason == "OOMKilled") or klass == OUT_OF_MEMORY:
         return FailureClass.OUT_OF_MEMORY
     infrastructure = _infrastructure(pod)
     if infrastructure is not None:
@@ -162,6 +168,8 @@ def _klass(pod: Pod, terminated: Terminated | None, line: Termination | None) ->
         return FailureClass.HANG
     if _HARDWARE.search(_message(pod, terminated, line)):
         return FailureClass.HARDWARE
+    if klass == KILLED_WITH_GANG:
+        return FailureClass.KILLED_WITH_GANG
     if code is None and pod.metadata.deletion_timestamp:
         return FailureClass.POD_DELETED
     return FailureClass.CRASH

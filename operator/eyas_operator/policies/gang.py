@@ -17,6 +17,8 @@ from eyas_operator.policies.units import outdated, recover, with_present_shape
 GRACE_SECONDS = 120
 """As `desired.consumers`."""
 RESIZE = "Resize"
+CULPRIT_SECONDS = 5.0
+"""How long to wait for the member that the others died of: its end may be told last, and says whose fault it was."""
 SEVERITY = (
     FailureClass.CONFIG,
     FailureClass.OUT_OF_MEMORY,
@@ -30,6 +32,7 @@ SEVERITY = (
     FailureClass.TEMPORARY,
     FailureClass.TEMPLATE_CHANGED,
     FailureClass.POD_DELETED,
+    FailureClass.KILLED_WITH_GANG,
     FailureClass.NOT_CREATED,
     FailureClass.DONE,
 )
@@ -77,9 +80,17 @@ def _ended(moment: Moment, status: JobStatus, unit: Unit, ends: list[Failure]) -
     worst = min(ends, key=lambda end: SEVERITY.index(end.klass))
     if worst.klass is FailureClass.DONE:
         return _done(moment, status, unit, len(ends))
+    if _culprit_may_come(moment, status, unit, worst):
+        return status
     if worst.klass in GRACEFUL and _members_alive(moment, status, unit):
         return _drain(moment, incidents.opened(moment, status, unit, worst), worst.klass.value)
     return with_present_shape(moment, recover(moment, status, unit, worst))
+
+
+def _culprit_may_come(moment: Moment, status: JobStatus, unit: Unit, worst: Failure) -> bool:
+    if worst.klass is not FailureClass.KILLED_WITH_GANG or not worst.time:
+        return False
+    return moment.since(worst.time) < CULPRIT_SECONDS and _members_alive(moment, status, unit)
 
 
 def _done(moment: Moment, status: JobStatus, unit: Unit, count: int) -> JobStatus:

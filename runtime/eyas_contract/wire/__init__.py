@@ -78,6 +78,8 @@ from eyas_contract.wire.endpoints import (
     R,
 )
 from eyas_contract.wire.gang import (
+    KILLED_WITH_GANG,
+    OUT_OF_MEMORY,
     Child,
     DrainRequest,
     ExitRequest,
@@ -125,10 +127,12 @@ __all__ = [
     "EXIT",
     "HEARTBEAT",
     "JOIN",
+    "KILLED_WITH_GANG",
     "LEASE",
     "LOST",
     "METRICS",
     "ORDER",
+    "OUT_OF_MEMORY",
     "PREPARE",
     "PREPARED",
     "PREPARE_COMMIT",

@@ -4,7 +4,7 @@ Rank 0 reconciles, the others join; supervisors report exits, watch for closed i
 supervisors of all other roles report that they started their child again.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from eyas_contract.ids import Incarnation
 from eyas_contract.wire.checkpoints import PresentedCheckpoint
@@ -118,6 +118,12 @@ class Child(Message, frozen=True, kw_only=True):
     pid: int
     restart: int
     process: str
+
+
+KILLED_WITH_GANG: Final = "KilledWithGang"
+"""Class of a pod that leaves because ranks of other pods failed: the cause is in another pod's line."""
+OUT_OF_MEMORY: Final = "OutOfMemory"
+"""Class of a pod in which the kernel killed a process because the container's memory limit was reached."""
 
 
 class Termination(Message, frozen=True, kw_only=True):

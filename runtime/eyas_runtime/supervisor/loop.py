@@ -20,6 +20,8 @@ from eyas_contract.wire import Termination
 from eyas_runtime.process import one_sentence, write_termination
 from eyas_runtime.supervisor.children import Children, Started
 from eyas_runtime.supervisor.gang import Closed, GangLink, LifeEnd, NothingToSave, Refused, Reported
+from eyas_runtime.supervisor.last_words import MEMORY_SENTENCE, last_words, reason
+from eyas_runtime.supervisor.memory_kills import MemoryKills
 from eyas_runtime.supervisor.orphans import bury_orphans, reap_all
 from eyas_runtime.supervisor.policy import (
     Budget,
@@ -51,6 +53,7 @@ class Supervisor:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._gang = GangLink(settings.gang, self._wake) if settings.gang else None
         self._restarts = RestartLink(settings.reports)
+        self._memory_kills = MemoryKills()
         self._ready_port = ReadyPort(settings.ready_address)
         recovery = settings.recovery
         self._budget = Budget(
@@ -100,10 +103,8 @@ class Supervisor:
     def _sleep(self) -> None:
         now = time.monotonic()
         pauses = [at - now for at in (self._kill_at, self._restart_at, self._spares_at) if at is not None]
-        if self._restarts.waiting and self._children.live:
-            pauses.append(LOOK_SECONDS)
-        if self._ready_port.look_seconds is not None:
-            pauses.append(self._ready_port.look_seconds)
+        restarts = LOOK_SECONDS if self._restarts.waiting and self._children.live else None
+        pauses += [look for look in (restarts, self._ready_port.look_seconds) if look is not None]
         timeout = max(0.0, min(pauses)) if pauses else None
         select.select([self._wake_read, *self._ready_port.descriptors], [], [], timeout)
         self._ready_port.hang_up()
@@ -116,6 +117,7 @@ class Supervisor:
     def _start_life(self) -> None:
         self._life += 1
         self._ends, self._killed = [], set()
+        self._memory_kills.more()
         self._kill_at = self._restart_at = self._reporting = None
         self._life_since = time.monotonic()
         self._children.start_life()
@@ -136,10 +138,11 @@ class Supervisor:
 
     def _ended(self, child: Started, code: int) -> None:
         cause = Cause.KILLED if code == -signal.SIGKILL and child.pid in self._killed else Cause.OWN
-        self._ends.append(Ended(slot=child.slot, process=child.process, code=code, cause=cause))
+        starved = cause is Cause.OWN and code == -signal.SIGKILL and self._memory_kills.more()
+        self._ends.append(Ended(slot=child.slot, process=child.process, code=code, cause=cause, out_of_memory=starved))
         if cause is Cause.KILLED:
             return
-        self._say(f"process {child.slot} ended: {describe(code)}")
+        self._say(f"process {child.slot} ended: {MEMORY_SENTENCE if starved else describe(code)}")
         if self._stopping and self._gang is None:
             return
         if ends_siblings_at_once(code):
@@ -262,36 +265,22 @@ class Supervisor:
 
     # --- the end ---
 
+    def _told(self, verdict: Verdict) -> Termination | None:
+        return self._children.termination(verdict.culprit.slot) if verdict.culprit else None
+
     def _reason(self, verdict: Verdict) -> str:
-        if verdict.culprit is None:
-            return "stopped as asked" if self._stopping else "killed with its gang"
-        told = self._children.termination(verdict.culprit.slot)
-        return told.message if told else describe(verdict.culprit.code)
+        return reason(verdict, self._told(verdict), stopping=self._stopping)
 
     def _leave_with(self, verdict: Verdict, prefix: str) -> None:
-        told = self._children.termination(verdict.culprit.slot) if verdict.culprit else None
-        if told is None:
-            klass = "Drained" if verdict.code == Exit.TEMPORARY else "Crash"
-            self._leave(verdict.code, klass, prefix + self._reason(verdict))
-            return
-        message = one_sentence(prefix + told.message)
-        self._code = verdict.code
-        self._write(
-            Termination(
-                exit_code=verdict.code,
-                klass=told.klass,
-                message=message,
-                incarnation=told.incarnation,
-                step=told.step,
-            )
-        )
+        self._go(last_words(verdict, self._told(verdict), stopping=self._stopping, prefix=prefix))
 
     def _leave(self, code: int, klass: str, message: str) -> None:
-        self._code = code
-        if code != Exit.DONE:
-            self._write(Termination(exit_code=code, klass=klass, message=one_sentence(message)))
+        self._go(Termination(exit_code=code, klass=klass, message=one_sentence(message)))
 
-    def _write(self, termination: Termination) -> None:
+    def _go(self, termination: Termination) -> None:
+        self._code = termination.exit_code
+        if termination.exit_code == Exit.DONE:
+            return
         self._say(f"leaving with {termination.exit_code}: {termination.message}")
         if self._settings.termination_log is not None:
             write_termination(self._settings.termination_log, termination)

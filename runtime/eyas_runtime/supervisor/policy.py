@@ -34,6 +34,8 @@ class Ended:
     code: int
     """Exit code, or -signal."""
     cause: Cause
+    out_of_memory: bool = False
+    """The kernel killed it because the container's memory limit was reached."""
 
 
 class Next(StrEnum):
