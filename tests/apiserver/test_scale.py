@@ -13,6 +13,7 @@ from eyas_cli.bench.operator.audit import AuditLog, reactions, requests
 from eyas_cli.bench.operator.control_plane import ControlPlane, control_plane
 from eyas_cli.bench.operator.measure import build, settle
 from eyas_cli.bench.operator.player import Player
+from eyas_cli.bench.operator.services import services
 from eyas_cli.bench.operator.subject import Subject, subject
 from support.waiting import wait_until
 
@@ -26,21 +27,21 @@ SPARE_BYTES = 48 << 20
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """An API server with `JOBS` jobs at rest, whose `PODS` pods run."""
+    """An API server."""
     with control_plane(tmp_path_factory.mktemp("scale") / "plane") as started:
-        player = Player(started)
-        try:
-            build(started, player, JOBS, PODS)
-        finally:
-            player.close()
         yield started
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def player(plane: ControlPlane) -> Iterator[Player]:
-    found = Player(plane)
-    yield found
-    found.close()
+    """Whoever is not the operator; all pods run when it comes."""
+    with services() as played:
+        found = Player(plane, played)
+        try:
+            build(plane, found, JOBS, PODS)
+            yield found
+        finally:
+            found.close()
 
 
 def everything_was_looked_at(operator: Subject) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from eyas_cli.bench.operator.audit import AuditLog, quantile, reactions, requests, writes
 from eyas_cli.bench.operator.control_plane import ControlPlane, control_plane, wait_for
 from eyas_cli.bench.operator.player import PODS_PER_JOB_MIN, Player
+from eyas_cli.bench.operator.services import services
 from eyas_cli.bench.operator.subject import Reading, Subject, subject
 from eyas_contract.errors import UserError
 
@@ -35,8 +36,12 @@ def benchmark_operator(*, jobs: int, pods: int, deaths: int, seconds: int) -> Fi
     if jobs < 1 or pods < PODS_PER_JOB_MIN * jobs:
         raise UserError(f"a job has at least {PODS_PER_JOB_MIN} pods: ask for that many, or for fewer jobs")
     pods = pods // jobs * jobs
-    with tempfile.TemporaryDirectory(prefix="eyas-bench-operator-") as folder, control_plane(Path(folder)) as plane:
-        player = Player(plane)
+    with (
+        tempfile.TemporaryDirectory(prefix="eyas-bench-operator-") as folder,
+        control_plane(Path(folder)) as plane,
+        services() as played,
+    ):
+        player = Player(plane, played)
         try:
             built = build(plane, player, jobs, pods)
             victims = player.producers()

@@ -1,4 +1,7 @@
-"""Makes jobs and plays the kubelets of their pods, by patching statuses: started, or ended by a crash."""
+"""Makes jobs and plays the kubelets of their pods, by patching statuses: started, or ended by a crash.
+
+The metadata services of its jobs are played, too: their pods have the addresses where `services` answers.
+"""
 
 import itertools
 from collections.abc import Iterator
@@ -6,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from eyas_cli.bench.operator.control_plane import CONNECTIONS, MERGE, NAMESPACE, ControlPlane
+from eyas_cli.bench.operator.services import Services, address
+from eyas_contract.ids import valid_job_uid
 from eyas_operator import names
 
 JOBS: Final = f"/apis/{names.API_VERSION}/namespaces/{NAMESPACE}/{names.PLURAL}"
@@ -55,19 +60,22 @@ def job_body(name: str, pods: int) -> dict[str, Any]:
 class Player:
     """Everybody but the operator."""
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: ControlPlane, played: Services) -> None:
         self._plane = plane
+        self._services = played
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="player")
 
     def submit(self, jobs: int, pods_each: int) -> None:
         """Make jobs `job-0`, `job-1`, ... ."""
         bodies = (job_body(f"job-{index}", pods_each) for index in range(jobs))
-        list(self._threads.map(lambda body: self._plane.must("POST", JOBS, body), bodies))
+        made = self._threads.map(lambda body: self._plane.must("POST", JOBS, body)["metadata"]["uid"], bodies)
+        for index, uid in enumerate(made):
+            self._services.begin(index, valid_job_uid(uid.replace("-", "")))
 
     def start_pending(self) -> int:
         """Every pod that waits runs and is ready now; how many there were."""
         pending = list(self._names("fieldSelector=status.phase%3DPending"))
-        list(self._threads.map(lambda name: self._patch(name, _STARTED), pending))
+        list(self._threads.map(lambda name: self._patch(name, _STARTED | {"podIP": _address(name)}), pending))
         return len(pending)
 
     def pods(self) -> int:
@@ -103,6 +111,10 @@ class Player:
             if not page["metadata"].get("continue"):
                 return
             more = f"&continue={page['metadata']['continue']}"
+
+
+def _address(pod: str) -> str:
+    return address(int(pod.split("-")[1]))
 
 
 def job_stem(pod: str) -> str:
