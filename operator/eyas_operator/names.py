@@ -163,19 +163,25 @@ def job_labels(job: JobIdentity) -> dict[str, str]:
 
 
 def pod_labels(job: JobIdentity, pod: PodIdentity) -> dict[str, str]:
-    """Labels of one pod, from which `observe` reads its identity back."""
+    """Labels of one pod, from which `observe` reads its identity back; its attempt is the number of its place's try."""
     labels = job_labels(job) | {
         "app.kubernetes.io/component": pod.role.value,
         LABEL_ROLE: pod.role.value,
         LABEL_INDEX: str(pod.index),
+        LABEL_ATTEMPT: str(pod.serial),
     }
-    if pod.role is Role.CONSUMER:
-        labels[LABEL_ATTEMPT] = str(pod.serial)
-    else:
+    if pod.role is not Role.CONSUMER:
         labels[LABEL_ORDINAL] = str(pod.serial)
     if pod.role is Role.METADATA:
         labels[LABEL_STORE_EPOCH] = str(pod.store_epoch)
     return labels
+
+
+def pod_selector(job: JobIdentity, pod: PodIdentity) -> dict[str, str]:
+    """Labels that exactly this pod has, also one that was made before every pod said its attempt."""
+    left_out = {LABEL_JOB_NAME} if pod.role is Role.CONSUMER else {LABEL_JOB_NAME, LABEL_ATTEMPT}
+    labels = pod_labels(job, pod)
+    return {key: value for key, value in labels.items() if key.startswith(f"{GROUP}/") and key not in left_out}
 
 
 def pod_identity(labels: dict[str, str]) -> PodIdentity | None:

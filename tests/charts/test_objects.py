@@ -81,16 +81,35 @@ def test_every_selector_finds_the_pods_it_is_meant_for_and_no_others() -> None:
         "Deployment/eyas-operator"
     }
     master = of_kind(manifests, "Service")["eyas-pool-master"]
-    assert found(master["spec"]["selector"]) == {"StatefulSet/eyas-pool-master"}
-    for kind in ("Deployment", "StatefulSet"):
-        for name, entry in of_kind(manifests, kind).items():
-            assert found(entry["spec"]["selector"]["matchLabels"]) == {f"{kind}/{name}"}
+    assert found(master["spec"]["selector"]) == {"Deployment/eyas-pool-master"}
+    for name, entry in of_kind(manifests, "Deployment").items():
+        assert found(entry["spec"]["selector"]["matchLabels"]) == {f"Deployment/{name}"}
     policies = of_kind(manifests, "NetworkPolicy")
     assert found(policies["eyas-pool"]["spec"]["podSelector"]["matchLabels"]) == {
-        "StatefulSet/eyas-pool-master",
-        "StatefulSet/eyas-pool-node",
+        "Deployment/eyas-pool-master",
+        "Deployment/eyas-pool-node",
     }
     assert found(policies["eyas-operator"]["spec"]["podSelector"]["matchLabels"]) == {"Deployment/eyas-operator"}
+
+
+def test_the_shared_pool_lets_in_every_role_of_a_job_that_uses_it() -> None:
+    # Those of a job with nodes of its own are the only others.
+    own = {names.Role.STORE_MASTER, names.Role.STORE_NODE}
+    peers = of_kind(rendered(EVERYTHING), "NetworkPolicy")["eyas-pool"]["spec"]["ingress"][0]["from"]
+    (roles,) = [entry for peer in peers for entry in peer["podSelector"].get("matchExpressions", ())]
+    assert set(roles["values"]) == {role.value for role in names.Role} - own
+
+
+def test_pods_of_the_shared_pool_leave_a_lost_node_by_themselves() -> None:
+    made = of_kind(rendered(EVERYTHING), "Deployment")
+    for name in ("eyas-pool-master", "eyas-pool-node"):
+        tolerated = {
+            entry["key"]: entry["tolerationSeconds"]
+            for entry in made[name]["spec"]["template"]["spec"]["tolerations"]
+            if entry.get("effect") == "NoExecute"
+        }
+        assert tolerated == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}
+    assert made["eyas-pool-node"]["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
 
 
 def test_no_pod_of_a_job_is_selected_by_the_chart() -> None:
@@ -141,12 +160,14 @@ def test_one_copy_has_no_budget_that_could_only_forbid_a_drain() -> None:
 
 
 def test_the_master_of_the_pool_is_never_two() -> None:
-    assert of_kind(rendered(POOL), "StatefulSet")["eyas-pool-master"]["spec"]["replicas"] == 1
+    spec = of_kind(rendered(POOL), "Deployment")["eyas-pool-master"]["spec"]
+    # A second, empty master beside the first would be another pool.
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
 def test_a_store_node_gets_more_time_to_stop_than_it_takes_to_drain() -> None:
     values = {"mooncakePool": {"enabled": True, "nodes": {"drainSeconds": 100, "segmentGiB": 3}}}
-    spec = of_kind(rendered(values), "StatefulSet")["eyas-pool-node"]["spec"]["template"]["spec"]
+    spec = of_kind(rendered(values), "Deployment")["eyas-pool-node"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     assert "--drain-seconds=100" in container["args"]
     assert spec["terminationGracePeriodSeconds"] > 100

@@ -26,10 +26,10 @@ def test_only_the_operator_has_an_account() -> None:
 
 def test_lock_memory_is_asked_for_with_rdma_only_and_by_store_nodes_only() -> None:
     for name, pod in pods(rendered(RDMA)).items():
-        allowed = frozenset({"IPC_LOCK"}) if name == "StatefulSet/eyas-pool-node" else frozenset()
+        allowed = frozenset({"IPC_LOCK"}) if name == "Deployment/eyas-pool-node" else frozenset()
         api = name == "Deployment/eyas-operator"
         assert violations(pod, capabilities=allowed, speaks_to_the_api=api) == [], name
-    (container,) = of_kind(rendered(RDMA), "StatefulSet")["eyas-pool-node"]["spec"]["template"]["spec"]["containers"]
+    (container,) = of_kind(rendered(RDMA), "Deployment")["eyas-pool-node"]["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["rdma/hca"] == 1
     assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
 

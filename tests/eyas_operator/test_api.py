@@ -125,7 +125,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         (
             "producers.template",
             {"spec": {"volumes": [{"name": "x-a"}]}},
-            "spec.producers.template.spec.volumes: and spec.consumers.template.spec.volumes: "
+            "spec.producers.template.spec.volumes: and the same of spec.consumers and of spec.store.mooncake.nodes: "
             "each volume needs exactly one source",
         ),
         (
@@ -136,8 +136,8 @@ def changed(path: str, value: object) -> dict[str, Any]:
         (
             "producers.template",
             {"spec": {"containers": [{"volumeMounts": [{"name": "x-a", "mountPath": "/a"}]}]}},
-            "spec.producers.template.spec.containers[0].volumeMounts: and "
-            "spec.consumers.template.spec.containers[0].volumeMounts: must name volumes of the same template",
+            "spec.producers.template.spec.containers[0].volumeMounts: and the same of spec.consumers and of "
+            "spec.store.mooncake.nodes: must name volumes of the same template",
         ),
         (
             "producers.template",
@@ -147,8 +147,8 @@ def changed(path: str, value: object) -> dict[str, Any]:
                     "volumes": [{"name": "x-a", "configMap": {"name": "c"}}],
                 }
             },
-            "spec.producers.template.spec.containers[0].volumeMounts: and "
-            "spec.consumers.template.spec.containers[0].volumeMounts: must not meet a path that Eyas mounts",
+            "spec.producers.template.spec.containers[0].volumeMounts: and the same of spec.consumers and of "
+            "spec.store.mooncake.nodes: must not meet a path that Eyas mounts",
         ),
         (
             "consumers.template",
@@ -160,6 +160,26 @@ def changed(path: str, value: object) -> dict[str, Any]:
 )
 def test_refused_with_its_field_path(path: str, value: object, line: str) -> None:
     assert line in errors_of(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("pod", "line"),
+    [
+        ({"volumes": [{"name": "x-a"}]}, "each volume needs exactly one source"),
+        ({"containers": [{"volumeMounts": [{"name": "x-a", "mountPath": "/a"}]}]}, "must name volumes of the same"),
+        (
+            {
+                "containers": [{"volumeMounts": [{"name": "x-a", "mountPath": "/etc/eyas/tokens"}]}],
+                "volumes": [{"name": "x-a", "configMap": {"name": "c"}}],
+            },
+            "must not meet a path that Eyas mounts",
+        ),
+    ],
+)
+def test_templates_of_store_nodes_are_held_to_the_same_rules(pod: dict[str, Any], line: str) -> None:
+    store = {"backend": "Mooncake", "mooncake": {"nodes": {"template": {"spec": pod}}}}
+    (found,) = errors_of(changed("store", store))
+    assert line in found
 
 
 def test_packing_and_a_number_of_samples_exclude_each_other() -> None:

@@ -1,5 +1,7 @@
 """Names stay legal and distinct for every legal job, and labels lead back to the identity."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +47,9 @@ def test_labels_lead_back_to_the_pod(name: str, pod: PodIdentity) -> None:
     found = names.pod_identity(labels)
     assert found is not None
     assert (found.role, found.serial) == (pod.role, pod.serial)
+    told = {"eyas.dev/job-name", "eyas.dev/role", "eyas.dev/replica-index", "eyas.dev/attempt"}
+    assert told <= labels.keys(), "automation finds these on every pod"
+    assert labels["eyas.dev/attempt"] == str(pod.serial)
     if pod.role is Role.METADATA:
         assert found.store_epoch == pod.store_epoch
     assert all(len(value) <= names.NAME_LENGTH_MAX for value in labels.values())
@@ -71,3 +76,15 @@ def test_foreign_labels_are_nobody() -> None:
     assert names.pod_identity({}) is None
     assert names.pod_identity({names.LABEL_ROLE: "producer", names.LABEL_INDEX: "x", names.LABEL_ORDINAL: "1"}) is None
     assert names.pod_identity({names.LABEL_ROLE: "king", names.LABEL_INDEX: "0", names.LABEL_ORDINAL: "1"}) is None
+
+
+@given(PODS)
+def test_service_also_finds_a_pod_that_was_made_before_every_pod_said_its_attempt(pod: PodIdentity) -> None:
+    job = JobIdentity(namespace="default", name="demo", uid=UID)
+    labels = names.pod_labels(job, pod)
+    if pod.role is not Role.CONSUMER:
+        del labels["eyas.dev/attempt"]
+    assert names.pod_selector(job, pod).items() <= labels.items()
+    assert names.pod_identity(labels) is not None
+    later = replace(pod, serial=pod.serial + 1)
+    assert not names.pod_selector(job, pod).items() <= names.pod_labels(job, later).items()

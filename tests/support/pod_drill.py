@@ -87,7 +87,7 @@ class Drill(ClusterJob):
 
         def newest() -> str:
             pods = {
-                int(labels.get("eyas.dev/attempt") or labels["eyas.dev/ordinal"]): str(pod["metadata"]["name"])
+                int(labels["eyas.dev/attempt"]): str(pod["metadata"]["name"])
                 for pod in self.pods(role)
                 if (labels := pod["metadata"]["labels"])["eyas.dev/replica-index"] == str(index)
             }

@@ -13,6 +13,7 @@ from typing import Final
 from eyas_operator.api.job import JobSpec, Mode
 from eyas_operator.api.pools import FabricMode
 from eyas_operator.api.store import AccessMode, Protocol, StoreBackend
+from eyas_operator.api.template import PodTemplate
 from eyas_operator.environment import MOUNT_PATHS
 from eyas_operator.names import Role
 
@@ -42,26 +43,29 @@ def _checkpoints_shared(spec: JobSpec) -> bool:
     return spec.consumers.replicas == 1 or volume.access_mode is not AccessMode.READ_WRITE_ONCE
 
 
+def _templates(spec: JobSpec) -> tuple[PodTemplate, ...]:
+    """Every pod template of a job."""
+    nodes = spec.store.mooncake.nodes if spec.store.mooncake is not None else None
+    return (spec.producers.template, spec.consumers.template, *((nodes.template,) if nodes is not None else ()))
+
+
 def _volumes_have_one_source(spec: JobSpec) -> bool:
-    pods = (spec.producers.template, spec.consumers.template)
     return all(
         sum(source is not None for source in (volume.persistent_volume_claim, volume.config_map, volume.empty_dir)) == 1
-        for pod in pods
+        for pod in _templates(spec)
         for volume in pod.spec.volumes
     )
 
 
 def _mounts_are_declared(spec: JobSpec) -> bool:
-    pods = (spec.producers.template, spec.consumers.template)
     return all(
         {mount.name for mount in pod.container.volume_mounts} <= {volume.name for volume in pod.spec.volumes}
-        for pod in pods
+        for pod in _templates(spec)
     )
 
 
 def _mounts_are_free(spec: JobSpec) -> bool:
-    pods = (spec.producers.template, spec.consumers.template)
-    paths = [mount.mount_path.rstrip("/") for pod in pods for mount in pod.container.volume_mounts]
+    paths = [mount.mount_path.rstrip("/") for pod in _templates(spec) for mount in pod.container.volume_mounts]
     return not any(
         path == taken or path.startswith(f"{taken}/") or taken.startswith(f"{path}/")
         for path in paths
@@ -79,6 +83,7 @@ _ONE_SOURCE_CEL: Final = (
     "{0}.template.spec.volumes.all(v, (has(v.persistentVolumeClaim) ? 1 : 0) + (has(v.configMap) ? 1 : 0) + "
     "(has(v.emptyDir) ? 1 : 0) == 1)"
 )
+_ALSO: Final = "and the same of spec.consumers and of spec.store.mooncake.nodes"
 
 RULES: Final = (
     Rule(
@@ -187,19 +192,21 @@ RULES: Final = (
     ),
     Rule(
         path="spec.producers.template.spec.volumes",
-        message="and spec.consumers.template.spec.volumes: each volume needs exactly one source",
+        message=f"{_ALSO}: each volume needs exactly one source",
         holds=_volumes_have_one_source,
-        cel=f"({_ONE_SOURCE_CEL.format('self.producers')}) && ({_ONE_SOURCE_CEL.format('self.consumers')})",
+        cel=f"({_ONE_SOURCE_CEL.format('self.producers')}) && ({_ONE_SOURCE_CEL.format('self.consumers')}) && "
+        f"(!has(self.store.mooncake) || !has(self.store.mooncake.nodes) || "
+        f"({_ONE_SOURCE_CEL.format('self.store.mooncake.nodes')}))",
     ),
     Rule(
         path="spec.producers.template.spec.containers[0].volumeMounts",
-        message="and spec.consumers.template.spec.containers[0].volumeMounts: must name volumes of the same template",
+        message=f"{_ALSO}: must name volumes of the same template",
         holds=_mounts_are_declared,
         cel="",
     ),
     Rule(
         path="spec.producers.template.spec.containers[0].volumeMounts",
-        message="and spec.consumers.template.spec.containers[0].volumeMounts: must not meet a path that Eyas mounts",
+        message=f"{_ALSO}: must not meet a path that Eyas mounts",
         holds=_mounts_are_free,
         cel="",
     ),

@@ -75,16 +75,13 @@ def service(build: Build) -> Manifest:
 
 def service_manifest(build: Build, identity: PodIdentity, ports: tuple[tuple[str, int], ...]) -> Manifest:
     """A Service that selects exactly one pod."""
-    labels = names.pod_labels(build.job, identity)
-    own = {key: value for key, value in labels.items() if key.startswith(f"{names.GROUP}/")}
-    selector = {key: value for key, value in own.items() if key != names.LABEL_JOB_NAME}
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata(build.job, names.service(build.job, identity.role)),
         "spec": {
             "type": "ClusterIP",
-            "selector": selector,
+            "selector": names.pod_selector(build.job, identity),
             "ports": [{"name": name, "port": port, "targetPort": port, "protocol": "TCP"} for name, port in ports],
         },
     }

@@ -39,3 +39,10 @@ podSelector:
     {{- include "eyas.selector" . | nindent 4 }}
     eyas.dev/pool: {{ include "eyas.pool" . }}
 {{- end -}}
+
+{{/* How long a pod stays on a node that is lost: what it held is captured again elsewhere. */}}
+{{- define "eyas.lostNode" -}}
+{{- range (list "not-ready" "unreachable") }}
+- {key: node.kubernetes.io/{{ . }}, operator: Exists, effect: NoExecute, tolerationSeconds: 30}
+{{- end }}
+{{- end -}}
