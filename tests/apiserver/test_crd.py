@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "volume without a source": (
         {"producers": {"template": {"spec": {"volumes": [{"name": "x-a"}]}}}},
-        "spec.producers.template.spec.volumes: and spec.consumers",
+        "spec.*.template.spec.volumes: each volume needs exactly one source",
     ),
     "too many ranks": ({"consumers": {"replicas": 513}}, "spec.consumers.replicas"),
     "a list beyond its bound": (

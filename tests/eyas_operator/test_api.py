@@ -125,8 +125,8 @@ def changed(path: str, value: object) -> dict[str, Any]:
         (
             "producers.template",
             {"spec": {"volumes": [{"name": "x-a"}]}},
-            "spec.producers.template.spec.volumes: and the same of spec.consumers and of spec.store.mooncake.nodes: "
-            "each volume needs exactly one source",
+            "spec.*.template.spec.volumes: each volume needs exactly one source "
+            "(producers, consumers, services, store.mooncake.nodes)",
         ),
         (
             "consumers.template",
@@ -136,8 +136,8 @@ def changed(path: str, value: object) -> dict[str, Any]:
         (
             "producers.template",
             {"spec": {"containers": [{"volumeMounts": [{"name": "x-a", "mountPath": "/a"}]}]}},
-            "spec.producers.template.spec.containers[0].volumeMounts: and the same of spec.consumers and of "
-            "spec.store.mooncake.nodes: must name volumes of the same template",
+            "spec.*.template.spec.containers[0].volumeMounts: must name volumes of the same template "
+            "(producers, consumers, services, store.mooncake.nodes)",
         ),
         (
             "producers.template",
@@ -147,8 +147,8 @@ def changed(path: str, value: object) -> dict[str, Any]:
                     "volumes": [{"name": "x-a", "configMap": {"name": "c"}}],
                 }
             },
-            "spec.producers.template.spec.containers[0].volumeMounts: and the same of spec.consumers and of "
-            "spec.store.mooncake.nodes: must not meet a path that Eyas mounts",
+            "spec.*.template.spec.containers[0].volumeMounts: must not meet a path that Eyas mounts "
+            "(producers, consumers, services, store.mooncake.nodes)",
         ),
         (
             "consumers.template",
@@ -160,6 +160,9 @@ def changed(path: str, value: object) -> dict[str, Any]:
 )
 def test_refused_with_its_field_path(path: str, value: object, line: str) -> None:
     assert line in errors_of(changed(path, value))
+
+
+ROLES = ("producers", "consumers", "services")
 
 
 @pytest.mark.parametrize(
@@ -176,10 +179,11 @@ def test_refused_with_its_field_path(path: str, value: object, line: str) -> Non
         ),
     ],
 )
-def test_templates_of_store_nodes_are_held_to_the_same_rules(pod: dict[str, Any], line: str) -> None:
+def test_all_templates_are_held_to_the_same_rules(pod: dict[str, Any], line: str) -> None:
     store = {"backend": "Mooncake", "mooncake": {"nodes": {"template": {"spec": pod}}}}
-    (found,) = errors_of(changed("store", store))
-    assert line in found
+    for path, value in (("store", store), *((f"{role}.template", {"spec": pod}) for role in ROLES)):
+        (found,) = errors_of(changed(path, value))
+        assert line in found, path
 
 
 def test_packing_and_a_number_of_samples_exclude_each_other() -> None:

@@ -255,3 +255,20 @@ def test_user_environment_never_replaces_ours() -> None:
     values = {entry["name"]: entry.get("value") for entry in pod["spec"]["containers"][0]["env"]}
     assert values["HOME"] == "/tmp"
     assert values["A"] == "b"
+
+
+def test_what_is_said_of_services_reaches_the_pods_that_have_no_other_template() -> None:
+    """Else no job starts where all nodes are tainted, images are private, or a queue admits pods."""
+    toleration = {"key": "gpu-only", "operator": "Exists", "effect": "NoSchedule"}
+    pod = {"tolerations": [toleration], "imagePullSecrets": [{"name": "registry"}], "priorityClassName": "high"}
+    template = {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "drafts"}}, "spec": pod}
+    body = a_body(store={"backend": "Mooncake"}, services={"template": template})
+    found = set()
+    for made in of_kind(rendered(body), "Pod").values():
+        spec, labels = made["spec"], made["metadata"]["labels"]
+        said = toleration in spec["tolerations"], "imagePullSecrets" in spec, "priorityClassName" in spec
+        said = (*said, "kueue.x-k8s.io/queue-name" in labels)
+        assert len(set(said)) == 1, made["metadata"]["name"]
+        if said[0]:
+            found.add(labels[names.LABEL_ROLE])
+    assert found == {"metadata", "store-master"}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from eyas_operator.api.base import Model, Seconds
-from eyas_operator.api.pools import Consumers, Fabric, Producers, Recovery
+from eyas_operator.api.pools import Consumers, Fabric, Producers, Recovery, Services
 from eyas_operator.api.store import Store, Volumes
 from eyas_operator.api.training import Data, Draft, Evaluation, Target, Training
 from eyas_operator.names import NAME_LENGTH_MAX
@@ -44,6 +44,7 @@ class JobSpec(Model):
     volumes: Volumes = Volumes()
     producers: Producers = Producers()
     consumers: Consumers = Consumers()
+    services: Services = Services()
     fabric: Fabric = Fabric()
     recovery: Recovery = Recovery()
 

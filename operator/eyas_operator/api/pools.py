@@ -1,4 +1,4 @@
-"""The two pools of pods, the fabric between them, and how recovery is bounded."""
+"""The two pools of pods, the services beside them, the fabric between them, and how recovery is bounded."""
 
 from enum import StrEnum
 from typing import Annotated, Final
@@ -32,6 +32,15 @@ class Consumers(Model):
     """Ranks in one pod."""
     gpus: Gpus = 0
     """GPUs of one pod; 0: CPU."""
+    template: PodTemplate = PodTemplate()
+
+
+class Services(Model):
+    """Pods that a job keeps for itself: its metadata service, the master of its own store, the sweeper of a shared one.
+
+    They need no GPU. Where every node is tainted, images are private or a queue admits pods, say so here as well.
+    """
+
     template: PodTemplate = PodTemplate()
 
 

@@ -46,7 +46,8 @@ def _checkpoints_shared(spec: JobSpec) -> bool:
 def _templates(spec: JobSpec) -> tuple[PodTemplate, ...]:
     """Every pod template of a job."""
     nodes = spec.store.mooncake.nodes if spec.store.mooncake is not None else None
-    return (spec.producers.template, spec.consumers.template, *((nodes.template,) if nodes is not None else ()))
+    own = (spec.producers.template, spec.consumers.template, spec.services.template)
+    return own if nodes is None else (*own, nodes.template)
 
 
 def _volumes_have_one_source(spec: JobSpec) -> bool:
@@ -83,7 +84,7 @@ _ONE_SOURCE_CEL: Final = (
     "{0}.template.spec.volumes.all(v, (has(v.persistentVolumeClaim) ? 1 : 0) + (has(v.configMap) ? 1 : 0) + "
     "(has(v.emptyDir) ? 1 : 0) == 1)"
 )
-_ALSO: Final = "and the same of spec.consumers and of spec.store.mooncake.nodes"
+_WHOSE: Final = "(producers, consumers, services, store.mooncake.nodes)"
 
 RULES: Final = (
     Rule(
@@ -191,22 +192,23 @@ RULES: Final = (
         cel="self.recovery.backoff.maxSeconds >= self.recovery.backoff.baseSeconds",
     ),
     Rule(
-        path="spec.producers.template.spec.volumes",
-        message=f"{_ALSO}: each volume needs exactly one source",
+        path="spec.*.template.spec.volumes",
+        message=f"each volume needs exactly one source {_WHOSE}",
         holds=_volumes_have_one_source,
         cel=f"({_ONE_SOURCE_CEL.format('self.producers')}) && ({_ONE_SOURCE_CEL.format('self.consumers')}) && "
+        f"({_ONE_SOURCE_CEL.format('self.services')}) && "
         f"(!has(self.store.mooncake) || !has(self.store.mooncake.nodes) || "
         f"({_ONE_SOURCE_CEL.format('self.store.mooncake.nodes')}))",
     ),
     Rule(
-        path="spec.producers.template.spec.containers[0].volumeMounts",
-        message=f"{_ALSO}: must name volumes of the same template",
+        path="spec.*.template.spec.containers[0].volumeMounts",
+        message=f"must name volumes of the same template {_WHOSE}",
         holds=_mounts_are_declared,
         cel="",
     ),
     Rule(
-        path="spec.producers.template.spec.containers[0].volumeMounts",
-        message=f"{_ALSO}: must not meet a path that Eyas mounts",
+        path="spec.*.template.spec.containers[0].volumeMounts",
+        message=f"must not meet a path that Eyas mounts {_WHOSE}",
         holds=_mounts_are_free,
         cel="",
     ),
@@ -230,7 +232,12 @@ def immutable_digest(spec: JobSpec) -> str:
 
 def template_digest(spec: JobSpec, role: Role) -> str:
     """Digest of what a spec that may change says of one pod of `role`; empty for roles that it says nothing of."""
-    pools = {Role.PRODUCER: spec.producers, Role.CONSUMER: spec.consumers}
+    pools = {
+        Role.PRODUCER: spec.producers,
+        Role.CONSUMER: spec.consumers,
+        Role.METADATA: spec.services,
+        Role.STORE_MASTER: spec.services,
+    }
     if role not in pools:
         return ""
     # Widths are no part of a pod; defaults are left out, so that a default of a later version changes no digest.

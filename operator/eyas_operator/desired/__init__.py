@@ -65,7 +65,7 @@ def shape_of(build: Build, identity: PodIdentity) -> PodShape:
         case Role.STORE_NODE:
             return stores.node_shape(build, identity)
         case Role.SWEEPER:
-            return sweeper.shape(identity)
+            return sweeper.shape(build, identity)
 
 
 def pod_grace_seconds(build: Build, identity: PodIdentity) -> int:

@@ -7,7 +7,6 @@ partition kept alive is never spoken to by new connections.
 from eyas_contract import env
 from eyas_operator import names
 from eyas_operator.api.store import StoreBackend
-from eyas_operator.api.template import PodTemplate
 from eyas_operator.desired import volumes
 from eyas_operator.desired.build import Build, metadata
 from eyas_operator.desired.pods import PodShape
@@ -41,7 +40,7 @@ def shape(build: Build) -> PodShape:
     identity = PodIdentity(role=Role.METADATA, index=0, serial=_serial(build), store_epoch=build.status.store_epoch)
     folder = build.environment.mount_path(build.job, identity.pod_name(build.job), volumes.METADATA)
     return PodShape(
-        template=PodTemplate(),
+        template=build.spec.services.template,
         entrypoint="eyas_runtime.metadata.service",
         environment=(
             (env.METADATA_DIRECTORY, folder),

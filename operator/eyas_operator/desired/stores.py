@@ -8,7 +8,6 @@ from eyas_contract import env
 from eyas_operator import names
 from eyas_operator.api.base import render_quantity
 from eyas_operator.api.store import AccessMode, RetentionPolicy, SharedDirectory, StoreBackend
-from eyas_operator.api.template import PodTemplate
 from eyas_operator.desired.build import Build, metadata, own_store_nodes
 from eyas_operator.desired.metadata import claim_manifest, service_manifest
 from eyas_operator.desired.pods import PodShape
@@ -24,7 +23,7 @@ _MASTER_PORTS = (("rpc", env.MASTER_PORT), ("metrics", env.MASTER_METRICS_PORT))
 def master_shape(build: Build, identity: PodIdentity) -> PodShape:
     """The Mooncake master of this job."""
     return PodShape(
-        template=PodTemplate(),
+        template=build.spec.services.template,
         entrypoint="eyas_runtime.features.blobs.mooncake_master",
         environment=((env.ORDINAL, str(identity.serial)),),
         tokens=(env.TOKEN_STORE,),

@@ -5,15 +5,15 @@ it exits with 0.
 """
 
 from eyas_contract import env
-from eyas_operator.api.template import PodTemplate
+from eyas_operator.desired.build import Build
 from eyas_operator.desired.pods import PodShape
 from eyas_operator.names import PodIdentity
 
 
-def shape(identity: PodIdentity) -> PodShape:
+def shape(build: Build, identity: PodIdentity) -> PodShape:
     """The pod of one try."""
     return PodShape(
-        template=PodTemplate(),
+        template=build.spec.services.template,
         entrypoint="eyas_runtime.metadata.discard",
         environment=((env.ORDINAL, str(identity.serial)),),
         tokens=(env.TOKEN_STORE,),
