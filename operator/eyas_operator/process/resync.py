@@ -1,8 +1,10 @@
 """Shell: once a minute all jobs and all children are listed, whatever the streams say. Repairs every missed event.
 
 One list per kind and namespace serves all jobs, so that jobs at rest cost the API server nothing of their own. Every
-job found is woken. A list that fails is made again soon; the probe sees how old the last one is. A namespace that may
-not be listed (it is gone, or its role is) holds up no other one.
+job found is woken, one after the other with a pause: woken at once, five hundred jobs would come due together from then
+on, and a death that is heard of at that moment would wait behind all of them. A list that fails is made again soon; the
+probe sees how old the last one is. A namespace that may not be listed (it is gone, or its role is) holds up no other
+one.
 """
 
 import asyncio
@@ -18,6 +20,8 @@ from eyas_operator.queue.workers import JobKey
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 5.0
+WAKE_SECONDS: Final = 0.01
+"""Between the looks at two jobs that a list found: about what two looks cost."""
 
 
 class Lists(Protocol):
@@ -39,12 +43,13 @@ class Resync:
         self,
         lists: Lists,
         namespaces: Collection[str],
-        wake: Callable[[JobKey], None],
+        wake: Callable[[JobKey, float], None],
         hearing: Hearing,
         *,
         seconds: float,
         clock: Callable[[], float],
     ) -> None:
+        """`wake(job, seconds)` asks for a look at a job after so long at the latest; `clock` is monotonic."""
         self._lists = lists
         self._namespaces = namespaces
         self._wake = wake
@@ -105,6 +110,6 @@ class Resync:
         except Refused as error:
             log.warning("a namespace is not served", extra={"namespace": namespace, "error": str(error)})
             return False
-        for key in found:
-            self._wake(JobKey(*key))
+        for turn, key in enumerate(sorted(found)):
+            self._wake(JobKey(*key), turn * WAKE_SECONDS)
         return True

@@ -80,7 +80,9 @@ class ScriptedLists:
 
 def test_every_list_wakes_every_job_and_tells_what_the_streams_missed() -> None:
     lists, woken, hearing = ScriptedLists(), [], Hearing()
-    resync = Resync(lists, ("a", "b"), woken.append, hearing, seconds=60.0, clock=lambda: 5.0)
+    resync = Resync(
+        lists, ("a", "b"), lambda key, _seconds: woken.append(key), hearing, seconds=60.0, clock=lambda: 5.0
+    )
     lists.shown = {"x": 3}
     assert not resync.synced
     asyncio.run(resync.first())
@@ -97,7 +99,7 @@ def test_a_list_that_fails_is_made_again_and_counts_for_nothing(monkeypatch: pyt
     lists = ScriptedLists()
     lists.failures = 2
     monkeypatch.setattr("eyas_operator.process.resync.RETRY_SECONDS", 0.0)
-    resync = Resync(lists, ("a",), lambda _key: None, Hearing(), seconds=60.0, clock=lambda: 5.0)
+    resync = Resync(lists, ("a",), lambda _key, _seconds: None, Hearing(), seconds=60.0, clock=lambda: 5.0)
     asyncio.run(resync.first())
     assert lists.asked == ["a", "a", "a"]
     assert resync.synced
@@ -106,7 +108,7 @@ def test_a_list_that_fails_is_made_again_and_counts_for_nothing(monkeypatch: pyt
 def test_a_replica_that_waited_for_long_is_not_late_when_it_begins_to_lead() -> None:
     now = 0.0
     lists = ScriptedLists()
-    resync = Resync(lists, ("a",), lambda _key: None, Hearing(), seconds=60.0, clock=lambda: now)
+    resync = Resync(lists, ("a",), lambda _key, _seconds: None, Hearing(), seconds=60.0, clock=lambda: now)
     now = 1e6
     ages: list[float] = []
 

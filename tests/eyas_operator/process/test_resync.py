@@ -8,29 +8,44 @@ import pytest
 from eyas_contract.errors import Transient
 from eyas_operator.errors import Refused
 from eyas_operator.handlers.hearing import Hearing
-from eyas_operator.process.resync import Resync
+from eyas_operator.process.resync import WAKE_SECONDS, Resync
 from eyas_operator.queue.workers import JobKey
 
 
 class Lists:
-    """One job in each namespace; some cannot be listed."""
+    """The same jobs in each namespace; some cannot be listed."""
 
     def __init__(self) -> None:
         self.closed: dict[str, Exception] = {}
         self.asked: list[str] = []
+        self.names: tuple[str, ...] = ("demo",)
 
     async def relist(self, namespace: str) -> Collection[tuple[str, str]]:
         self.asked.append(namespace)
         if namespace in self.closed:
             raise self.closed[namespace]
-        return [(namespace, "demo")]
+        return [(namespace, name) for name in self.names]
 
     def versions(self) -> dict[str, int]:
         return {}
 
 
-def made(lists: Lists, woken: list[JobKey]) -> Resync:
-    return Resync(lists, ("first", "second"), woken.append, Hearing(), seconds=0.0, clock=lambda: 0.0)
+def made(lists: Lists, woken: list[JobKey], pauses: list[float] | None = None) -> Resync:
+    def wake(key: JobKey, seconds: float) -> None:
+        woken.append(key)
+        if pauses is not None:
+            pauses.append(seconds)
+
+    return Resync(lists, ("first", "second"), wake, Hearing(), seconds=0.0, clock=lambda: 0.0)
+
+
+def test_jobs_that_a_list_found_are_not_all_looked_at_together() -> None:
+    lists, woken, pauses = Lists(), list[JobKey](), list[float]()
+    lists.names = tuple(f"job-{number}" for number in range(500))
+    asyncio.run(made(lists, woken, pauses).first())
+    found = dict(zip(woken, pauses, strict=True))
+    of_first = sorted(seconds for key, seconds in found.items() if key.namespace == "first")
+    assert of_first == pytest.approx([turn * WAKE_SECONDS for turn in range(500)])
 
 
 def test_a_namespace_that_refuses_us_holds_up_no_other_one() -> None:
