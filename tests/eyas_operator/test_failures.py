@@ -72,6 +72,10 @@ def evicted(message: str) -> Pod:
         pytest.param(
             ended(137, message=line(137, "KilledWithGang", "m")), FailureClass.KILLED_WITH_GANG, id="innocent"
         ),
+        pytest.param(ended(1, message=line(1, "Closed", "gone")), FailureClass.KILLED_WITH_GANG, id="peer-gone"),
+        pytest.param(
+            ended(1, role="producer", message=line(1, "Closed", "gone")), FailureClass.CRASH, id="closed-without-gang"
+        ),
         pytest.param(ended(1, message=line(1, "Crash", "Xid 79 on GPU 0")), FailureClass.HARDWARE, id="xid"),
         pytest.param(ended(1, message='{"klass":"\ud800"}'), FailureClass.CRASH, id="line-that-is-no-text"),
         pytest.param(ended(1, message="uncorrectable ECC error"), FailureClass.HARDWARE, id="ecc-in-tail"),

@@ -15,7 +15,7 @@
 | evicted for more than its own storage limit | OutOfStorage | yes | restarted |
 | message class `Hang` | Hang | yes | restarted |
 | ECC, Xid, NCCL, RDMA in the message | Hardware | yes | restarted elsewhere, node strike |
-| message class `KilledWithGang` | KilledWithGang | yes | restarted, once the member that it died of was waited for |
+| message class `KilledWithGang`, or `Closed` of a rank | KilledWithGang | yes | the culprit waited for; restarted |
 | anything else | Crash | yes | restarted |
 
 Image pulls, unschedulable pods and missing references are *waiting*, not failures.
@@ -29,6 +29,7 @@ from typing import Final
 import msgspec
 
 from eyas_contract.decoding import UNDECODABLE
+from eyas_contract.errors import Closed
 from eyas_contract.exits import Exit
 from eyas_contract.wire import KILLED_WITH_GANG, OUT_OF_MEMORY, Termination
 from eyas_operator import names
@@ -59,7 +60,7 @@ class FailureClass(StrEnum):
     EARLY_EXIT = "EarlyExit"
     """All consumers ended well although the metadata service has work left."""
     KILLED_WITH_GANG = "KilledWithGang"
-    """Its supervisor ended the ranks because others of their gang had failed: whose fault it was, another end says."""
+    """Its ranks ended because others of their gang had failed: whose fault it was, another end says."""
     CRASH = "Crash"
     METADATA_LOST = "MetadataLost"
     """The metadata claim is gone: next store epoch."""
@@ -168,7 +169,8 @@ def _klass(pod: Pod, terminated: Terminated | None, line: Termination | None) ->
         return FailureClass.HANG
     if _HARDWARE.search(_message(pod, terminated, line)):
         return FailureClass.HARDWARE
-    if klass == KILLED_WITH_GANG:
+    peer_gone = klass == Closed.__name__ and pod.metadata.labels.get(names.LABEL_ROLE) == Role.CONSUMER
+    if klass == KILLED_WITH_GANG or peer_gone:
         return FailureClass.KILLED_WITH_GANG
     if code is None and pod.metadata.deletion_timestamp:
         return FailureClass.POD_DELETED
