@@ -21,6 +21,7 @@ from eyas_operator.names import JobIdentity
 from eyas_operator.reconciler import Outcome, Reconciler
 from eyas_operator.settings import Settings
 from eyas_operator.telemetry import Telemetry
+from eyas_operator.world import Pod
 from support.kube_apiserver import KubeApiServer, Reply
 from support.operator_world import ENVIRONMENT, NOW, a_body
 
@@ -36,7 +37,7 @@ class ToldReports:
         self.refused = False
         """The service does not know the token that derives from the present key."""
 
-    async def read(self, job: JobIdentity) -> StatusReply | None:
+    async def read(self, job: JobIdentity, pod: Pod) -> StatusReply | None:
         return self.report
 
     def stale(self, job: JobIdentity) -> bool:
