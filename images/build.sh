@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# build.sh [IMAGE...]: makes the images operator, runtime and train, and prints their table (name, id, size, packages).
+# build.sh [IMAGE...]: makes the images operator, runtime and train, writes an SBOM of each, and prints their table (name,
+# id, size, packages).
 # No image registry and no docker build: a layer of Debian packages (base.sh), a layer of locked Python packages with one of our own
 # code, and a configuration (pack.py), all with fixed times, so that the same inputs give the same image. What did
 # not change is not made again.
 #   EYAS_CACHE         what is kept between builds (default: ~/.cache/eyas)
 #   EYAS_WHEELS        folder with a compressed CPU build of torch (default: ../shared/wheels beside the checkout)
+#   EYAS_SBOM          folder for what each image is made of, in CycloneDX (default: build/sbom)
 #   EYAS_TORCH         cpu or pypi (default: cpu where that wheel is at hand)
 #   SOURCE_DATE_EPOCH  the time of every file in the images
 set -euo pipefail
@@ -13,6 +15,7 @@ cd "$(dirname "$0")/.."
 cache=${EYAS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/eyas}
 work=$cache/images
 uv=${VENV:-.venv}/bin/uv
+boms=${EYAS_SBOM:-build/sbom}
 epoch=${SOURCE_DATE_EPOCH:-1767225600}
 tag=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 wheel=("$cache"/wheels/torch-*+cpu-cp311-*.whl)
@@ -118,6 +121,10 @@ if [[ $wanted == *" runtime "* || $wanted == *" train "* ]]; then
   [[ $wanted != *" runtime "* ]] || image runtime "$with_libraries" eyas_runtime.supervisor eyas_contract eyas_runtime
   [[ $wanted != *" train "* ]] || image train "$with_libraries" eyas_runtime.supervisor eyas_contract eyas_runtime
 fi
+mkdir -p "$boms"
+for name in $wanted; do
+  docker image inspect "eyas-$name:$tag" | "${VENV:-.venv}/bin/python" images/sbom.py "eyas-$name" > "$boms/eyas-$name-$tag.cdx.json"
+done
 printf '%-20s %-14s %9s  %s\n' image id size packages
 for name in $wanted; do
   docker image inspect -f '{{.Id}} {{.Size}} {{index .Config.Labels "dev.eyas.debian"}} {{index .Config.Labels "dev.eyas.python"}}' "eyas-$name:$tag" \
