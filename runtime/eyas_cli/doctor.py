@@ -17,7 +17,9 @@ from eyas_cli.checks import Check, tell
 from eyas_cli.runs import Run
 from eyas_contract.env import MASTER_PORT, METADATA_PORT
 from eyas_contract.errors import Corrupt, UserError
+from eyas_runtime.features.blobs.locked_memory import ADVICE, lockable_bytes
 
+RDMA_DEVICES = Path("/sys/class/infiniband")
 DISK_BYTES_MIN = 5 << 30
 MEMORY_BYTES_MIN = 6 << 30
 ROOT_MARKER = "eyas-checkpoints.json"
@@ -36,6 +38,7 @@ def machine() -> Iterator[Check]:
     yield _imports("sqlite", "import sqlite3; assert sqlite3.sqlite_version_info >= (3, 37), sqlite3.sqlite_version",
                    "SQLite 3.37 or newer is needed for STRICT tables")  # fmt: skip
     yield _memory()
+    yield locked_memory()
     yield _disk(Path.home())
     yield _loopback("127.83.1.1", METADATA_PORT)
     yield _loopback("127.83.1.1", MASTER_PORT)
@@ -90,6 +93,16 @@ def _memory() -> Check:
     return Check(
         "memory", "ok" if enough else "warning", f"{total >> 30} GiB" + ("" if enough else ", the demo wants 6")
     )
+
+
+def locked_memory(devices: Path = RDMA_DEVICES) -> Check:
+    """RDMA locks all memory that it registers; without a device the limit holds for nobody."""
+    bound = lockable_bytes()
+    if bound is None:
+        return Check("locked memory", "ok", "no limit")
+    if not devices.is_dir() or not any(devices.iterdir()):
+        return Check("locked memory", "ok", f"{bound} bytes, and no RDMA device")
+    return Check("locked memory", "warning", f"RLIMIT_MEMLOCK is {bound} bytes, too little for RDMA: {ADVICE}")
 
 
 def _disk(path: Path) -> Check:

@@ -37,6 +37,8 @@ Sizes = list[int | None]
 class MooncakeBlobStore:
     """`BlobStore` over a Mooncake pool; connects at its first call.
 
+    Raises `UserError` when it is made in a process that may not lock the memory which RDMA registers.
+
     `admin_address` (`host:port` of the master's metrics port) is needed by whoever lists and measures: the metadata
     service. Without it `list` raises `UserError` and `capacity` answers None.
     """
@@ -44,6 +46,7 @@ class MooncakeBlobStore:
     def __init__(
         self, settings: ClientSettings, *, admin_address: str | None = None, deadline_seconds: float = 10.0
     ) -> None:
+        settings.require_memory()
         self._settings = settings
         self._calls = BoundedCalls("Mooncake", seconds=deadline_seconds)
         self._admin = None if admin_address is None else MooncakeAdmin(admin_address, deadline_seconds=deadline_seconds)
@@ -237,7 +240,8 @@ def _size_or_none(code: int, key: str) -> int | None:
 def _register_with(client: MooncakeClient) -> Callable[[int, int], None]:
     def register(address: int, size: int) -> None:
         if not client.register(address, size):
-            raise Transient(f"Mooncake would not register {size} bytes of memory (is there a limit on locked memory?)")
+            client.require_memory(size)
+            raise Transient(f"Mooncake would not register {size} bytes of memory")
 
     return register
 

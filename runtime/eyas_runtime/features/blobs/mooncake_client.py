@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from eyas_contract.errors import Transient, UserError
+from eyas_runtime.features.blobs.locked_memory import require_lockable
 
 LOCAL_BUFFER_BYTES: Final = 16 << 20
 """The library's own buffer; only its copying calls use it, which we never do."""
@@ -35,6 +36,11 @@ class ClientSettings:
     pin: Literal["soft", "hard"] = "soft"
     replicas: int = 1
 
+    def require_memory(self, registered: int = 0) -> None:
+        """Raise `UserError` where RDMA could not lock what set-up registers, and `registered` bytes beyond that."""
+        if self.protocol == "RDMA":
+            require_lockable(self.segment_bytes + LOCAL_BUFFER_BYTES + registered, devices=self.rdma_devices)
+
 
 class MooncakeClient:
     """A connected client. The calls below block, may be made from any thread, and return Mooncake's codes."""
@@ -56,15 +62,26 @@ class MooncakeClient:
         if code != 0:
             raise Transient(f"Mooncake set-up against {settings.master_address} failed with {code}")
         self._store: Any = store
+        self._settings = settings
+        self._registered: dict[int, int] = {}
+        """Bytes by address."""
         self._config: Any = _replicate_config(library, settings)
 
     def register(self, address: int, size: int) -> bool:
         """Make memory known to the transfer engine; False if it would not have it (already known, or no more room)."""
-        return bool(self._store.register_buffer(address, size) == 0)
+        done = bool(self._store.register_buffer(address, size) == 0)
+        if done:
+            self._registered[address] = size
+        return done
 
     def unregister(self, address: int) -> None:
         """Undo `register`."""
         self._store.unregister_buffer(address)
+        self._registered.pop(address, None)
+
+    def require_memory(self, size: int) -> None:
+        """Raise `UserError` if `size` bytes more than what is registered are beyond this process's limit."""
+        self._settings.require_memory(sum(list(self._registered.values())) + size)
 
     def put_from(self, key: str, addresses: list[int], sizes: list[int]) -> int:
         """Store the concatenation of registered memory under `key`."""

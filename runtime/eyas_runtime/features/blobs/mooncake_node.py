@@ -131,7 +131,11 @@ def run_node(
     health_address: str | None = None,
     drain_seconds: float = 20.0,
 ) -> int:
-    """Serve until SIGTERM; returns the exit code (TEMPORARY: the segment is gone, the role may come back)."""
+    """Serve until SIGTERM; returns the exit code (TEMPORARY: the segment is gone, the role may come back).
+
+    Raises `UserError` where this process may not lock its segment for RDMA.
+    """
+    settings.require_memory()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
