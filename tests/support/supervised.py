@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from eyas_contract import env
+from eyas_contract.config import RecoveryConfig
 from support.waiting import wait_until
 
 
@@ -71,6 +74,7 @@ def supervised(
     processes: int = 1,
     variables: dict[str, str] | None = None,
     command: list[str] | None = None,
+    stderr: int = subprocess.STDOUT,
 ) -> Iterator[Supervised]:
     """A supervisor whose child runs `script` after `PROLOGUE`; killed at the end if it still runs."""
     (folder / "pod").mkdir(exist_ok=True)
@@ -89,7 +93,7 @@ def supervised(
             [sys.executable, "-m", "eyas_runtime.supervisor", *arguments],
             env=values | (variables or {}),
             stdout=log,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             start_new_session=True,
         )
     try:
@@ -98,3 +102,19 @@ def supervised(
         if process.poll() is None:
             process.kill()
         process.wait(timeout=60)
+
+
+def recovery(folder: Path, **values: float) -> dict[str, str]:
+    """Variables that name a job configuration with these recovery settings."""
+    settings = msgspec.structs.replace(RecoveryConfig(), **values)
+    raw = {
+        "name": "test", "job_uid": "abcdef0123456789", "store_epoch": 1, "target": {"model": "/m"}, "data": {},
+        "draft": {}, "training": {"checkpoint": {"path": "/c"}},
+        "store": {"backend": "Memory", "max_resident_bytes": 1},
+        "recovery": msgspec.to_builtins(settings),
+        "endpoints": {"metadata_url": "http://127.0.0.1:9", "rendezvous_host": "127.0.0.1", "rendezvous_port": 1},
+        "producers": 1, "world_size": 1,
+    }  # fmt: skip
+    path = folder / "job.json"
+    path.write_text(json.dumps(raw))
+    return {env.CONFIG_FILE: str(path)}

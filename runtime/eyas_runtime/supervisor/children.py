@@ -7,7 +7,6 @@ when the supervisor itself was killed in between.
 
 import os
 import secrets
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,9 @@ from eyas_contract.errors import UserError
 from eyas_contract.wire import Child, Termination, decode
 from eyas_runtime import files
 from eyas_runtime.process import TERMINATION_BYTES_MAX
+from eyas_runtime.supervisor.child_stderr import ChildStderr
+from eyas_runtime.supervisor.native_words import native_words
+from eyas_runtime.supervisor.redaction import known_secrets
 from eyas_runtime.supervisor.settings import Settings
 from eyas_runtime.supervisor.spares import Spares
 
@@ -43,12 +45,13 @@ class Started:
 class Children:
     """Starts and lists the processes of this pod. Used from one thread only."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str], stderr: ChildStderr) -> None:
         self._settings = settings
         self._environ = dict(environ)
         self._folder = settings.pod_directory
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._spares = Spares(settings, environ)
+        self._stderr = stderr
+        self._spares = Spares(settings, environ, stderr)
         self.live: dict[int, Started] = {}
         """By pid."""
 
@@ -111,6 +114,10 @@ class Children:
         except (OSError, UserError):
             return None
 
+    def stderr_words(self, pid: int) -> str:
+        """What a child that was reaped told of its end on stderr, fit to be shown. To be asked once for each."""
+        return native_words(self._stderr.take(pid), known_secrets(self._environ))
+
     def _start(self, slot: int, restart: int) -> Started:
         process = secrets.token_hex(16)
         values = {env.RESTART: str(restart), env.PROCESS: process}
@@ -122,12 +129,9 @@ class Children:
     def _start_cold(self, environment: dict[str, str]) -> int:
         command = self._settings.command
         try:
-            child = subprocess.Popen(command, env=environment)  # noqa: S603
+            return self._stderr.launch(command, environment)
         except (FileNotFoundError, PermissionError) as error:
             raise UserError(f"cannot start {command[0]}: {error.strerror}") from error
-        # Children are reaped by number in one place; Popen must not try it too when it is collected.
-        child.returncode = 0
-        return child.pid
 
     def _slot_environment(self, slot: int) -> dict[str, str]:
         """What is the same in every life."""

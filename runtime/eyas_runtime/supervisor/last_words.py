@@ -1,7 +1,8 @@
 """What a supervisor says of a life's end: the sentence for people and logs, and the termination line of the pod. Pure.
 
-The child that decided speaks for itself if it left a line. Else its code speaks; a process that the kernel killed for
-memory has no words of its own. A pod without a culprit names none: the operator looks for it in the gang's other pods.
+The child that decided speaks for itself if it left a line. Else its code speaks, with what native code said on its
+stderr; a process that the kernel killed for memory has no words of its own. A pod without a culprit names none: the
+operator looks for it in the gang's other pods.
 """
 
 from typing import Final
@@ -20,7 +21,10 @@ def reason(verdict: Verdict, told: Termination | None, *, stopping: bool) -> str
         return "stopped as asked" if stopping else "killed with its gang"
     if told is not None:
         return told.message
-    return MEMORY_SENTENCE if verdict.culprit.out_of_memory else describe(verdict.culprit.code)
+    if verdict.culprit.out_of_memory:
+        return MEMORY_SENTENCE
+    how = describe(verdict.culprit.code)
+    return f"{how}: {verdict.culprit.words}" if verdict.culprit.words else how
 
 
 def last_words(verdict: Verdict, told: Termination | None, *, stopping: bool, prefix: str = "") -> Termination:

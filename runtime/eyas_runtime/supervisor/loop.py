@@ -7,7 +7,6 @@ place and every effect is idempotent, so that the order in which things happen a
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,9 +17,11 @@ from eyas_contract.errors import EyasError, Fenced
 from eyas_contract.exits import Exit, describe
 from eyas_contract.wire import Termination
 from eyas_runtime.process import one_sentence, write_termination
+from eyas_runtime.supervisor.child_stderr import ChildStderr
 from eyas_runtime.supervisor.children import Children, Started
 from eyas_runtime.supervisor.gang import Closed, GangLink, LifeEnd, NothingToSave, Refused, Reported
 from eyas_runtime.supervisor.last_words import MEMORY_SENTENCE, last_words, reason
+from eyas_runtime.supervisor.log_writer import LogWriter
 from eyas_runtime.supervisor.memory_kills import MemoryKills
 from eyas_runtime.supervisor.orphans import bury_orphans, reap_all
 from eyas_runtime.supervisor.policy import (
@@ -49,7 +50,9 @@ class Supervisor:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
-        self._children = Children(settings, environ)
+        self._log = LogWriter()
+        self._stderr = ChildStderr(self._log)
+        self._children = Children(settings, environ, self._stderr)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._gang = GangLink(settings.gang, self._wake) if settings.gang else None
         self._restarts = RestartLink(settings.reports)
@@ -78,6 +81,13 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until the pod has nothing left to do."""
+        self._stderr.start()
+        try:
+            return self._run()
+        finally:
+            self._log.flush()
+
+    def _run(self) -> int:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.signal(signal.SIGTERM, self._ask_stop)
@@ -139,7 +149,13 @@ class Supervisor:
     def _ended(self, child: Started, code: int) -> None:
         cause = Cause.KILLED if code == -signal.SIGKILL and child.pid in self._killed else Cause.OWN
         starved = cause is Cause.OWN and code == -signal.SIGKILL and self._memory_kills.more()
-        self._ends.append(Ended(slot=child.slot, process=child.process, code=code, cause=cause, out_of_memory=starved))
+        words = self._children.stderr_words(child.pid)
+        if code == -signal.SIGKILL:
+            # It could not say anything about that: what it wrote before was about something else.
+            words = ""
+        self._ends.append(
+            Ended(slot=child.slot, process=child.process, code=code, cause=cause, out_of_memory=starved, words=words)
+        )
         if cause is Cause.KILLED:
             return
         self._say(f"process {child.slot} ended: {MEMORY_SENTENCE if starved else describe(code)}")
@@ -285,7 +301,5 @@ class Supervisor:
         if self._settings.termination_log is not None:
             write_termination(self._settings.termination_log, termination)
 
-    def _say(self, text: str) -> None:  # A full disk under the log must not end the pod.
-        with suppress(OSError):
-            sys.stderr.write(f"supervisor of {self._settings.role} {self._settings.index}: {text}\n")
-            sys.stderr.flush()
+    def _say(self, text: str) -> None:
+        self._log.write(f"supervisor of {self._settings.role} {self._settings.index}: {text}\n".encode())

@@ -36,6 +36,8 @@ class Ended:
     cause: Cause
     out_of_memory: bool = False
     """The kernel killed it because the container's memory limit was reached."""
+    words: str = ""
+    """What it told of its end on stderr, fit to be shown."""
 
 
 class Next(StrEnum):

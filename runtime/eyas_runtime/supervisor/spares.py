@@ -7,13 +7,13 @@ There are none while failpoints are armed: a process in waiting would carry the 
 
 import json
 import os
-import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from eyas_contract import env
+from eyas_runtime.supervisor.child_stderr import ChildStderr
 from eyas_runtime.supervisor.settings import Settings
 from eyas_runtime.supervisor.spare import HEAVY
 
@@ -34,7 +34,8 @@ class Spare:
 class Spares:
     """The spares of one pod, by slot. Used from the supervisor's thread only."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str], stderr: ChildStderr) -> None:
+        self._stderr = stderr
         self._command = _spare_command(settings.command, environ)
         self._slots = range(settings.processes)
         self._waiting: dict[int, Spare] = {}
@@ -55,7 +56,7 @@ class Spares:
             return
         for slot in self._slots:
             if slot not in self._waiting:
-                self._waiting[slot] = _start(self._command, environment(slot))
+                self._waiting[slot] = self._start(self._command, environment(slot))
 
     def take(self, slot: int, values: Mapping[str, str]) -> int | None:
         """Turn the slot's spare into a child with these variables; its pid, or None when there is none to take."""
@@ -75,6 +76,7 @@ class Spares:
         for slot, spare in list(self._waiting.items()):
             if spare.pid in pids:
                 os.close(self._waiting.pop(slot).pipe)
+                self._stderr.take(spare.pid)
 
     def dismiss(self) -> None:
         """Let all of them end."""
@@ -82,6 +84,17 @@ class Spares:
             with suppress(OSError):
                 os.close(spare.pipe)
         self._waiting.clear()
+
+    def _start(self, command: list[str], environment: dict[str, str]) -> Spare:
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid = self._stderr.launch(command, environment, stdin=read)
+        except BaseException:
+            os.close(write)
+            raise
+        finally:
+            os.close(read)
+        return Spare(pid=pid, pipe=write)
 
 
 def _spare_command(command: tuple[str, ...], environ: Mapping[str, str]) -> list[str] | None:
@@ -91,17 +104,3 @@ def _spare_command(command: tuple[str, ...], environ: Mapping[str, str]) -> list
     if environ.get(FAILPOINTS) or environ.get(env.TRAINER, _REAL_TRAINER) != _REAL_TRAINER:
         return None
     return [command[0], "-m", "eyas_runtime.supervisor.spare", command[2]]
-
-
-def _start(command: list[str], environment: dict[str, str]) -> Spare:
-    read, write = os.pipe2(os.O_CLOEXEC)
-    try:
-        process = subprocess.Popen(command, env=environment, stdin=read)  # noqa: S603
-    except BaseException:
-        os.close(write)
-        raise
-    finally:
-        os.close(read)
-    # Reaped by number with all other children.
-    process.returncode = 0
-    return Spare(pid=process.pid, pipe=write)

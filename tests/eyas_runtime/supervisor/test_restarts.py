@@ -1,37 +1,18 @@
 """A supervisor around real processes: restarts in place, exit codes, budget, signals, orphans."""
 
-import json
 import os
 import signal
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from eyas_contract import env
-from eyas_contract.config import RecoveryConfig
 from eyas_contract.exits import Exit
-from support.supervised import supervised
+from support.supervised import recovery, supervised
 from support.waiting import alive, kill, wait_dead, wait_until
 
 FOREVER = "mark_ready()\nwhile True: signal.pause()\n"
-
-
-def recovery(folder: Path, **values: float) -> dict[str, str]:
-    """Variables that name a job configuration with these recovery settings."""
-    settings = msgspec.structs.replace(RecoveryConfig(), **values)
-    raw = {
-        "name": "test", "job_uid": "abcdef0123456789", "store_epoch": 1, "target": {"model": "/m"}, "data": {},
-        "draft": {}, "training": {"checkpoint": {"path": "/c"}},
-        "store": {"backend": "Memory", "max_resident_bytes": 1},
-        "recovery": msgspec.to_builtins(settings),
-        "endpoints": {"metadata_url": "http://127.0.0.1:9", "rendezvous_host": "127.0.0.1", "rendezvous_port": 1},
-        "producers": 1, "world_size": 1,
-    }  # fmt: skip
-    path = folder / "job.json"
-    path.write_text(json.dumps(raw))
-    return {env.CONFIG_FILE: str(path)}
 
 
 def test_a_killed_child_is_started_again_in_place(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from eyas_contract import env
+from eyas_runtime.supervisor.child_stderr import ChildStderr
+from eyas_runtime.supervisor.log_writer import LogWriter
 from eyas_runtime.supervisor.settings import read_settings
 from eyas_runtime.supervisor.spares import FAILPOINTS, Spares
 from support.supervised import Supervised, supervised
@@ -34,6 +36,7 @@ from eyas_runtime.process import die_with_parent, mark_ready
 folder = pathlib.Path(os.environ["TEST_FOLDER"])
 def main():
     (folder / ("started." + os.environ["EYAS_PROCESS"])).touch()
+    os.write(2, f"process {os.getpid()} is an entry point\\n".encode())
     mark_ready()
     while True:
         signal.pause()
@@ -74,6 +77,7 @@ def test_a_restart_takes_the_spare_over_and_another_one_follows(tmp_path: Path, 
         [entry] = [child for child in pod.children() if child["pid"] == first]
         assert entry["restart"] == 1
         wait_until((tmp_path / f"started.{entry['process']}").exists, "the entry point to run")
+        wait_until(lambda: f"process {first} is an entry point" in pod.log(), "its stderr in the log")
         assert spare_of(pod) != first
 
 
@@ -117,7 +121,7 @@ def test_only_slow_entry_points_that_carry_no_arming_have_spares(
     settings = read_settings(
         ["--role", "producer", "--", "python", "-m", module], {env.POD_DIRECTORY: str(tmp_path)} | variables
     )
-    assert Spares(settings, variables).missing is wanted
+    assert Spares(settings, variables, ChildStderr(LogWriter())).missing is wanted
 
 
 def test_a_spare_runs_no_entry_point_before_it_is_told(tmp_path: Path, python: str) -> None:
