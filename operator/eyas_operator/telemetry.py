@@ -1,7 +1,8 @@
 """The operator's metrics: one prefix, base units, bounded labels (no pod names, no UIDs, no messages).
 
-Counters come from differences between the stored status and the new one, so a pass that is repeated counts nothing
-twice once its status was written. The series of a job end with the job.
+Counters of failures come from differences between the stored status and the new one, so a pass that is repeated counts
+nothing twice once its status was written; those of work are in `eyas_operator.totals`. The series of a job end with the
+job.
 """
 
 from typing import Final
@@ -11,12 +12,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from eyas_operator.api.incidents import Incident
 from eyas_operator.api.status import JobStatus, Stage
 from eyas_operator.names import JobIdentity
+from eyas_operator.totals import LABELS, Totals, decimal
 
 PREFIX: Final = "eyas"
 RECOVERY_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 600, 1800)
 GANG: Final = "consumers"
 """Unit name of the consumers, who fail and come back together."""
-_JOB: Final = ("namespace", "job")
+_JOB: Final = LABELS
 
 
 class Telemetry:
@@ -67,18 +69,19 @@ class Telemetry:
             buckets=RECOVERY_BUCKETS,
             registry=self.registry,
         )
-        self._produced = self._counter("samples_produced", "Samples captured at least once.")
-        self._acked = self._counter("samples_acked", "Samples trained, not necessarily durable.")
-        self._replayed = self._counter("windows_replayed", "Windows trained again after restarts of the ranks.")
-        self._lost = self._counter("lost_work_seconds", "Seconds from failures of the ranks to the next step.")
-        self._step = Gauge(f"{PREFIX}_step", "Last trained step.", _JOB, registry=self.registry)
-        self._durable = Gauge(f"{PREFIX}_durable_step", "Last durable step.", _JOB, registry=self.registry)
-        self._lag = Gauge(f"{PREFIX}_queue_lag_samples", "Samples that wait.", _JOB, registry=self.registry)
-        self._resident = Gauge(f"{PREFIX}_store_resident_bytes", "Bytes in the store.", _JOB, registry=self.registry)
-        self._dead = Gauge(f"{PREFIX}_dead_letters", "Samples given up.", _JOB, registry=self.registry)
+        self._totals = Totals(PREFIX, self.registry)
+        self._downtime = Counter(
+            f"{PREFIX}_downtime_seconds", "From failures of the ranks to the next step.", _JOB, registry=self.registry
+        )
+        self._goodput = self._gauge("goodput_ratio", "Share of the time in which new windows were trained.")
+        self._step = self._gauge("step", "Last trained step.")
+        self._durable = self._gauge("durable_step", "Last durable step.")
+        self._lag = self._gauge("queue_lag_samples", "Samples in the store that the ranks have not trained.")
+        self._resident = self._gauge("store_resident_bytes", "Bytes in the store.")
+        self._dead = self._gauge("dead_letters", "Samples given up.")
 
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(f"{PREFIX}_{name}", text, _JOB, registry=self.registry)
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", text, _JOB, registry=self.registry)
 
     def reconciled(self, result: str, seconds: float) -> None:
         """One pass ended: `done`, `conflict`, `transient` or `refused`."""
@@ -102,11 +105,8 @@ class Telemetry:
             if incident.seconds >= 0 and (known is None or known.open):
                 self._recovery.labels(role, incident.klass).observe(incident.seconds)
                 if role == GANG:
-                    self._replayed.labels(job.namespace, job.name).inc(incident.windows_replayed)
-                    self._lost.labels(job.namespace, job.name).inc(incident.seconds)
-        # Both may go back to a checkpoint; what is done again is not counted again until it is more than before.
-        self._produced.labels(job.namespace, job.name).inc(max(0, new.progress.produced - old.progress.produced))
-        self._acked.labels(job.namespace, job.name).inc(max(0, new.progress.acked - old.progress.acked))
+                    self._downtime.labels(job.namespace, job.name).inc(incident.seconds)
+        self._totals.observe(job, new.progress)
         self._gauges(job, new)
 
     def detected(self, role: str, seconds: float) -> None:
@@ -117,10 +117,11 @@ class Telemetry:
         """The job is gone, and so are its series. Its name may come back with counters at zero."""
         where = {"namespace": namespace, "job": name}
         for metric in (
-            self._restarts, self._condition, self._pods, self._info, self._produced, self._acked, self._replayed,
-            self._lost, self._step, self._durable, self._lag, self._resident, self._dead,
+            self._restarts, self._condition, self._pods, self._info, self._downtime, self._goodput,
+            self._step, self._durable, self._lag, self._resident, self._dead,
         ):  # fmt: skip
             metric.remove_by_labels(where)
+        self._totals.forget(namespace, name)
 
     def _gauges(self, job: JobIdentity, status: JobStatus) -> None:
         where = (job.namespace, job.name)
@@ -141,6 +142,11 @@ class Telemetry:
         self._durable.labels(*where).set(status.progress.durable_step)
         self._lag.labels(*where).set(status.progress.lag)
         self._resident.labels(*where).set(status.progress.resident_bytes)
+        goodput = decimal(status.progress.goodput)
+        if goodput is None:
+            self._goodput.remove(*where)
+        else:
+            self._goodput.labels(*where).set(goodput)
 
 
 def _key(incident: Incident) -> tuple[str, str, int, str]:

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from eyas_contract import wire
-from eyas_contract.client_http import Answer, exchange, new_pool, no_answer, problem_of
+from eyas_contract.client_http import Answer, Connections, exchange, no_answer, problem_of
 from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Bug, Transient
 from eyas_contract.tokens import read_tokens
@@ -41,7 +41,7 @@ class MetadataClient:
     def __init__(
         self, url: str, token_file: str, *, deadline_seconds: float | None = None, store_epoch: int = 0
     ) -> None:
-        self._pool = new_pool(url)
+        self._connections = Connections(url)
         self._token_file = token_file
         self._deadline_seconds = deadline_seconds
         self._lock = threading.Lock()
@@ -58,7 +58,7 @@ class MetadataClient:
     def close(self) -> None:
         """Drop the connections; calls that are under way end with `Transient` at their next repetition."""
         self._closed.set()
-        self._pool.close()
+        self._connections.close()
 
     def call(self, endpoint: wire.Endpoint[Q, R], request: Q, *, deadline_seconds: float | None = None) -> R:
         """Make one call until it is answered; `deadline_seconds` overrides the client's own. See the class."""
@@ -98,7 +98,9 @@ class MetadataClient:
             if not self._token:
                 self._token = read_tokens(self._token_file)[0]
             token, epoch = self._token, self._store_epoch
-        answer = exchange(self._pool, path, body, token=token, store_epoch=epoch, wait_seconds=wait_seconds)
+        answer = exchange(
+            self._connections.pool(), path, body, token=token, store_epoch=epoch, wait_seconds=wait_seconds
+        )
         if answer.store_epoch < 0:
             raise no_answer(f"{path} was answered with HTTP {answer.status} by something that is not the service")
         with self._lock:

@@ -4,6 +4,9 @@ Everything that may heal by itself (refused or cut connections, time-outs, gatew
 of an older store epoch) becomes `Transient`; everything else is the error class that the service named.
 """
 
+import threading
+import time
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -19,6 +22,9 @@ CONNECT_SECONDS: Final = 5.0
 READ_MARGIN_SECONDS: Final = 15.0
 """Beyond the wait that a long poll asks for: a transaction behind others, a disk that syncs slowly."""
 CONNECTIONS_KEPT: Final = 8
+CONNECTION_SECONDS: Final = 10.0
+"""No call begins on connections that are older."""
+Pool = urllib3.HTTPConnectionPool | urllib3.HTTPSConnectionPool
 _CLASSES: Final[dict[str, type[EyasError]]] = {
     "UserError": UserError,
     "Conflict": Conflict,
@@ -37,7 +43,37 @@ class Answer(msgspec.Struct, frozen=True):
     store_epoch: int
 
 
-def new_pool(url: str) -> urllib3.HTTPConnectionPool | urllib3.HTTPSConnectionPool:
+class Connections:
+    """Keep-alive connections to one URL, for several threads; made anew after `CONNECTION_SECONDS`.
+
+    An established connection leads to the pod that it was made to, wherever the Service points since. A metadata
+    service that was replaced may run on, on a node that nobody can stop it on: who kept an old connection to it would
+    work for it as long as it answers, and its successor would wait for ever.
+    """
+
+    def __init__(self, url: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Raises `UserError` when the URL is not usable."""
+        self._url = url
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._pool, self._since = new_pool(url), monotonic()
+
+    def pool(self) -> Pool:
+        """Where a call may begin now."""
+        with self._lock:
+            now = self._monotonic()
+            if now - self._since >= CONNECTION_SECONDS:
+                # Calls under way keep the old one; its idle connections are closed with it.
+                self._pool, self._since = new_pool(self._url), now
+            return self._pool
+
+    def close(self) -> None:
+        """Drop those that are idle."""
+        with self._lock:
+            self._pool.close()
+
+
+def new_pool(url: str) -> Pool:
     """A keep-alive pool for `url` that several threads may share. Raises `UserError` when the URL is not usable."""
     try:
         parsed = urllib3.util.parse_url(url)
@@ -54,9 +90,7 @@ def no_answer(message: str) -> Transient:
     return Transient(message, retry_after_seconds=0.0)
 
 
-def exchange(
-    pool: urllib3.HTTPConnectionPool, path: str, body: bytes, *, token: str, store_epoch: int, wait_seconds: float
-) -> Answer:
+def exchange(pool: Pool, path: str, body: bytes, *, token: str, store_epoch: int, wait_seconds: float) -> Answer:
     """POST `body` once. Raises `Transient` when no complete answer came back."""
     headers = {
         "Authorization": f"Bearer {token}",

@@ -8,6 +8,7 @@ import pytest
 
 from eyas_operator.process.metrics import ProcessMetrics
 from eyas_operator.telemetry import Telemetry
+from eyas_operator.totals import TOTALS
 from support.helm import CHART, MONITORING, of_kind, only, rendered
 
 DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
@@ -84,6 +85,30 @@ def test_every_alert_asks_for_series_that_exist_and_says_what_it_means() -> None
         assert alert["labels"]["severity"] in ("info", "warning", "critical")
         said = set(re.findall(r"\$labels\.([a-z]+)", alert["annotations"]["summary"]))
         assert all(said <= labels for _, labels in uses(alert["expr"])), alert["alert"]
+
+
+@pytest.mark.chart
+def test_whatever_must_stay_0_is_a_critical_alert_at_once() -> None:
+    rules = only([m for m in rendered(MONITORING) if m["kind"] == "PrometheusRule"], "PrometheusRule")
+    alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
+    zero = [total for total in TOTALS if total.text.startswith("Must stay 0")]
+    assert len(zero) == 2
+    for total in zero:
+        (alert,) = [each for each in alerts if f"eyas_{total.name}_total" in each["expr"]]
+        assert alert["expr"].endswith("> 0")
+        assert (alert["labels"]["severity"], alert.get("for")) == ("critical", None)
+
+
+@pytest.mark.chart
+def test_thresholds_of_warnings_are_those_of_the_values() -> None:
+    chosen = {"lostShare": 0.125, "replayedShare": 0.375, "goodput": 0.625}
+    rules = of_kind(
+        rendered(MONITORING | {"metrics": MONITORING["metrics"] | {"prometheusRule": {"enabled": True} | chosen}}),
+        "PrometheusRule",
+    )
+    text = json.dumps(rules)
+    for series, value in (("lost_total", "> 0.125"), ("replayed_total", "> 0.375"), ("goodput_ratio", "< 0.625")):
+        assert re.search(rf"{series}[^>]*{value}", text), series
 
 
 @pytest.mark.chart

@@ -408,6 +408,29 @@ MUTANTS = (
         ("capture.test_hazard_42_first_commit_fixes_the_capture_fingerprint",),
     ),
     Mutant(
+        "every window is one that is trained again",
+        _query("trained_again", "UNBOUNDED PRECEDING AND 1 PRECEDING", "UNBOUNDED PRECEDING AND CURRENT ROW"),
+        (
+            "counters.test_samples_are_replayed_when_their_window_is_trained_again_and_not_before",
+            "counters.test_a_new_database_begins_with_nothing_replayed",
+        ),
+    ),
+    Mutant(
+        "only the last start of the ranks is remembered",
+        _query("trained_again", "UNBOUNDED PRECEDING AND 1 PRECEDING", "1 PRECEDING AND 1 PRECEDING"),
+        ("counters.test_a_window_that_is_trained_three_times_is_replayed_twice",),
+    ),
+    Mutant(
+        "windows are replayed before they are trained again",
+        _query("trained_again", "min(acked_step, max(acked_step) OVER", "(max(acked_step) OVER"),
+        ("counters.test_samples_are_replayed_when_their_window_is_trained_again_and_not_before",),
+    ),
+    Mutant(
+        "lost samples of trained windows are taken for stored ones",
+        _query("in_need_in_range", "'pending', 'lost'", "'pending'"),
+        ("counters.test_what_waits_is_in_the_store_and_in_no_acked_window",),
+    ),
+    Mutant(
         "garbage is not kept apart",
         _query("forget_garbage", "AND state = 'garbage'", ""),
         ("recovery.test_only_garbage_can_be_forgotten",),

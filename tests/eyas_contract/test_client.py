@@ -13,7 +13,9 @@ import pytest
 
 from eyas_contract import wire
 from eyas_contract.client import BACKOFF_MAX_SECONDS, MetadataClient, backoff_seconds
+from eyas_contract.client_http import CONNECTION_SECONDS, Connections
 from eyas_contract.errors import Closed, Conflict, Fenced, Transient, Unauthenticated, UserError
+from support.manual_clock import ManualClock
 from support.metadata_service import (
     HOLDER,
     TOKENS,
@@ -187,6 +189,33 @@ def test_hazard_44_a_receipt_that_was_not_stored_is_given_at_the_next_reconcile(
     again = Rank(consumer, attempt=2, checkpoint=rank.checkpoint)
     reply = again.reconcile()
     assert (reply.receipt, reply.checkpoint_step) == (receipt, 1)
+
+
+def test_hazard_33_a_caller_leaves_a_replaced_service_that_still_answers(
+    service: ServiceThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = tmp_path / "later"
+    later.mkdir()
+    with running_service(later, job_config(later, store_epoch=2)) as successor, cutting_proxy(service.port) as proxy:
+        client = client_of(tmp_path, proxy.port, "reader")
+        assert client.status().store_epoch == 1
+        proxy.target = successor.port
+        assert client.status().store_epoch == 1, "the connection does not lead to the old one: nothing is shown"
+        monkeypatch.setattr("eyas_contract.client_http.CONNECTION_SECONDS", 0.0)
+        assert client.status().store_epoch == 2
+
+
+def test_connections_are_made_anew_when_their_time_is_over_and_not_before() -> None:
+    clock = ManualClock()
+    connections = Connections("http://127.0.0.1:1", clock.monotonic)
+    first = connections.pool()
+    clock.advance(CONNECTION_SECONDS - 0.5)
+    assert connections.pool() is first
+    clock.advance(0.5)
+    second = connections.pool()
+    assert second is not first
+    clock.advance(CONNECTION_SECONDS - 0.5)
+    assert connections.pool() is second
 
 
 def test_one_client_serves_several_threads(service: ServiceThread, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Claims about messages: every one survives its own JSON, and nothing that is not one is taken for one."""
 
+import json
+
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from eyas_contract import wire
 from eyas_contract.errors import UserError
 from support.messages import instances
+from support.operator_world import a_report
 
 MESSAGES = tuple(
     {
@@ -56,3 +59,29 @@ def test_a_producer_can_neither_ack_nor_release_nor_reconcile() -> None:
 def test_a_reader_changes_nothing() -> None:
     mine = {endpoint.path for endpoint in wire.ENDPOINTS if "reader" in endpoint.roles}
     assert mine == {wire.CHECKPOINTS.path, wire.STATUS.path, wire.METRICS.path, wire.AUDIT.path}
+
+
+TOLD_LATER = (
+    "reached_step", "samples_waiting", "samples_replayed", "samples_applied_twice", "samples_missing",
+    "lost_work_seconds", "goodput_ratio",
+)  # fmt: skip
+
+
+def test_a_reply_of_an_older_service_says_of_later_fields_that_they_are_not_told() -> None:
+    status = a_report(samples_recaptured=3)
+    old = {name: value for name, value in json.loads(wire.encode(status)).items() if name not in TOLD_LATER}
+    decoded = wire.decode(json.dumps(old).encode(), wire.StatusReply, bytes_max=LARGE)
+    assert decoded == status
+    assert decoded.reached_step == 0
+    assert {getattr(decoded, name) for name in TOLD_LATER[1:]} == {None}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [(name, -1) for name in TOLD_LATER]
+    + [("goodput_ratio", 1.001), ("samples_replayed", 1 << 53), ("samples_applied_twice", 0.5)],
+)
+def test_a_count_beyond_its_bounds_is_no_report(name: str, wrong: float) -> None:
+    raw = json.dumps(json.loads(wire.encode(a_report())) | {name: wrong}).encode()
+    with pytest.raises(UserError, match=name):
+        wire.decode(raw, wire.StatusReply, bytes_max=LARGE)

@@ -37,6 +37,15 @@ def test_an_incident_counts_once_when_it_opens_and_once_when_it_closes() -> None
     assert sample(telemetry.registry, "eyas_recovery_seconds_sum", **recovered) == 4
 
 
+def test_downtime_is_that_of_the_ranks() -> None:
+    telemetry = Telemetry()
+    for unit, seconds in (("consumers", 6), ("producer-1", 4)):
+        over = an_incident(unit=unit, seconds=seconds, outcome="Recovered")
+        telemetry.observe(JOB, JobStatus(incidents=(an_incident(unit=unit),)), JobStatus(incidents=(over,)))
+        telemetry.observe(JOB, JobStatus(incidents=(over,)), JobStatus(incidents=(over,)))
+    assert sample(telemetry.registry, "eyas_downtime_seconds_total", namespace="default", job="demo") == 6
+
+
 def test_a_restart_in_a_pod_counts_and_what_is_no_restart_has_no_series() -> None:
     telemetry = Telemetry()
     restart = an_incident(klass="ChildExited", unit="store-node-1", source="Service")

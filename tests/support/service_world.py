@@ -49,6 +49,7 @@ class World:
     """The shipped in-memory store instead of SQLite; a restart of the service leaves it as it is."""
     job: Job = field(init=False)
     sweeper: Sweeper = field(init=False)
+    telemetry: Telemetry = field(init=False)
     blobs: MemoryBlobStore = field(init=False)
     _memory: MetadataStore | None = None
     highest_bytes: int = 0
@@ -67,11 +68,12 @@ class World:
         self.job = new_job(
             self.config, self._open_store(), clock=self.clock, receipt_key=RECEIPT_KEY, recorded_step=self.recorded_step
         )
+        self.telemetry = Telemetry("test")
         self.sweeper = Sweeper(
             open_blobs=lambda: MemoryBlobStore(self.pool),
             worker=DirectThread(),
             job=lambda: self.job,
-            telemetry=Telemetry("test"),
+            telemetry=self.telemetry,
             monotonic=self.clock.monotonic,
         )
         self.sweeper.open()

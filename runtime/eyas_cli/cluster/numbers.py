@@ -35,10 +35,11 @@ def reply_of(job: JobIdentity, status: JobStatus) -> wire.StatusReply | None:
         acked_step=progress.step,
         durable_step=progress.durable_step,
         samples_ready=progress.lag,
+        samples_waiting=progress.lag,
         samples_lost=0,
         samples_dead=progress.dead_letters,
         samples_committed=progress.produced,
-        samples_recaptured=0,
+        samples_recaptured=progress.lost,
         samples_trained=progress.acked,
         samples_evaluated=progress.evaluated,
         resident_objects=progress.lag,
@@ -59,6 +60,9 @@ def reply_of(job: JobIdentity, status: JobStatus) -> wire.StatusReply | None:
         incidents=(),
         total_training_steps=progress.total_training_steps,
         acked_training_step=progress.training_step,
+        samples_replayed=progress.replayed,
+        samples_applied_twice=progress.applied_twice,
+        samples_missing=progress.missing,
         durable_training_step=durable if progress.total_training_steps == progress.total_steps else -1,
     )
 

@@ -16,6 +16,10 @@ RoleName = Literal["producer", "consumer", "reader", "store"]
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 """A small number that is never negative; checked when a message is decoded."""
+Total = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)]
+"""What adds up over a whole job; exact also as a float, which is what metrics are made of."""
+Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
+Ratio = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,64}\Z")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,200}\Z")]
 """Printable ASCII without spaces: anything else, a zero byte above all, has a length of its own in a database."""

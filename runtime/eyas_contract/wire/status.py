@@ -3,7 +3,7 @@
 from eyas_contract.ids import JobUid
 from eyas_contract.states import Gang, Phase
 from eyas_contract.wire.checkpoints import Best, DeadLetter
-from eyas_contract.wire.common import Message
+from eyas_contract.wire.common import Message, Ratio, Seconds, Total
 
 
 class Incident(Message, frozen=True, kw_only=True):
@@ -27,7 +27,10 @@ class Incident(Message, frozen=True, kw_only=True):
 
 
 class StatusReply(Message, frozen=True, kw_only=True):
-    """All that operators, people and tests see of a running job."""
+    """All that operators, people and tests see of a running job.
+
+    Fields with a default may be missing: the image of a service may be older than who asks. None is "not told".
+    """
 
     job_uid: JobUid
     store_epoch: int
@@ -47,6 +50,8 @@ class StatusReply(Message, frozen=True, kw_only=True):
     samples_committed: int
     """Sequence numbers that were committed at least once."""
     samples_recaptured: int
+    """Captures of samples whose features had been in the store before and were lost: gone, evicted, released too early
+    for a way back, or with other bytes than were committed."""
     samples_trained: int
     """Training samples inside windows <= acked_step that are not dead."""
     samples_evaluated: int = 0
@@ -75,6 +80,22 @@ class StatusReply(Message, frozen=True, kw_only=True):
     durable_training_step: int = 0
     best: Best | None = None
     """As of the newest durable checkpoint."""
+    reached_step: Total = 0
+    """Highest window that any start of the ranks acked; above `acked_step` while windows are trained again."""
+    samples_waiting: Total | None = None
+    """Samples in the store that no acked window contains."""
+    samples_replayed: Total | None = None
+    """Training samples in windows that were acked again after a way back to a checkpoint, once for each time. Dead
+    letters in them count, held-out samples do not. Of all starts of the ranks that this database knows."""
+    samples_applied_twice: Total | None = None
+    """`AuditReply.trained_twice`."""
+    samples_missing: Total | None = None
+    """`AuditReply.missing`."""
+    lost_work_seconds: Seconds | None = None
+    """What the ranks took to train windows again, by their own clock, since this service started."""
+    goodput_ratio: Ratio | None = None
+    """Seconds in which windows were trained for the first time, by the ranks' own clock, to all seconds that passed
+    from the first start of the ranks in this service's life to now, or to the last step of a complete job."""
 
 
 class MetricsRequest(Message, frozen=True, kw_only=True):

@@ -150,6 +150,13 @@ class Rounds:
             return Pattern(cycle=1, offset=1, last=SEQUENCE_MAX + 1)
         return Pattern(cycle=self._period + self.held_out, offset=self._period, last=self.total - self.held_out)
 
+    @property
+    def windows_of_round(self) -> tuple[int, int]:
+        """Windows of a full round, and how many of them train; without evaluation each window is one."""
+        if not self.is_on:
+            return 1, 1
+        return self.every_steps + _parts(self.held_out, self.window_size), self.every_steps
+
     def held_out_below(self, sequence: int) -> int:
         """How many of the sequence numbers below `sequence` (at most `total`) are held-out uses."""
         if not self.is_on:

@@ -9,8 +9,8 @@ _SINGLETONS = ("metadata", "store-master")
 def describe_exit(request: wire.ExitRequest) -> str:
     """How a rank ended, in words."""
     how = describe(request.code)
-    why = f": {request.reason}" if request.reason not in ("", how) else ""
-    return f"rank {request.rank} ended with {how}{why}"
+    why = "" if request.reason == how else request.reason.removeprefix(f"{how}: ")
+    return f"rank {request.rank} ended with {how}{': ' if why else ''}{why}"
 
 
 def incident_before_joining(request: wire.ExitRequest, *, ended: float, step: int) -> wire.Incident:

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from eyas_contract import wire
 from eyas_contract.ids import SEQUENCE_MAX, ObjectKey, generation_of, sample_id
 from eyas_contract.states import Gang, Sample
@@ -136,7 +138,29 @@ class InMemoryMetadataStore(_Objects):
     def close(self) -> None:
         """Nothing to close."""
 
+    def _replayed(self) -> int:
+        """Training samples of windows that were acked by a start of the ranks and by one before it."""
+        replayed, reached = 0, 0
+        for gang in self._gangs:
+            for step in range(gang.checkpoint_step + 1, min(gang.acked_step, reached) + 1):
+                replayed += sum(not self._schedule.rounds.use_of(s)[0] for s in self._schedule.window(step))
+            reached = max(reached, gang.acked_step)
+        return replayed
+
     def status(self) -> wire.StatusReply:
+        found, audit = self._status(), self.audit()
+        end = self._schedule.end_of(found.acked_step)
+        return msgspec.structs.replace(
+            found,
+            reached_step=max((each.acked_step for each in self._gangs), default=0),
+            samples_waiting=sum(row.state == Sample.READY for s, row in self._samples.items() if s >= end),
+            samples_replayed=self._replayed(),
+            samples_applied_twice=audit.trained_twice,
+            samples_missing=audit.missing,
+        )
+
+    def _status(self) -> wire.StatusReply:
+        """All but what is counted over the life of the store."""
         gang, schedule, usage = self.gang(), self._schedule, self.usage()
         states = Counter(row.state for row in self._samples.values())
         newest, rounds = max(self._metrics, default=0), schedule.rounds

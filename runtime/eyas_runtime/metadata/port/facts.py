@@ -18,7 +18,8 @@ class FactRecords(Protocol):
         ...
 
     def status(self) -> wire.StatusReply:
-        """With the fields that only the service knows (cap, paused, seconds_since_advance) left at zero."""
+        """With the fields that only the service knows (cap, paused, seconds since the last advance, lost work, goodput)
+        left at zero or None. Asked every few seconds: must not walk over rows."""
         ...
 
     def metrics(self, after_step: int, limit: int) -> wire.MetricsReply: ...

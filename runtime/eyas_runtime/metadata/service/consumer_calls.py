@@ -37,9 +37,7 @@ def reconcile(job: Job, request: wire.ReconcileRequest) -> wire.ReconcileReply:
     except CheckpointsLost as error:
         job.fail(str(error))
     if reply.incarnation != before.incarnation:
-        job.work.gang_opened(
-            trained_step=before.acked_step, checkpoint_step=reply.checkpoint_step, now=job.clock.monotonic()
-        )
+        job.work.gang_opened(checkpoint_step=reply.checkpoint_step, now=job.clock.monotonic())
     job.look_at_gang()
     job.wake_sweeper()
     return reply
@@ -127,7 +125,7 @@ def ack(job: Job, request: wire.AckRequest) -> wire.Empty:
     job.store.record_train_ack(request, now=job.clock.wall())
     now, gang = job.clock.monotonic(), job.store.gang()
     job.hang.acked(request.incarnation, request.metrics.get("step_seconds"), now=now)
-    job.work.stepped(request.metrics.get("step_seconds"), now=now)
+    job.work.stepped(request.step, request.metrics.get("step_seconds"), now=now)
     job.progress.at(gang.acked_step, gang.durable_step, now=now)
     if job.evaluation_part(request.step) is not None:
         job.touch(Topic.WINDOWS)

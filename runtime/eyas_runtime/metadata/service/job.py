@@ -180,7 +180,7 @@ def new_job(
         startup_seconds=recovery.startup_deadline_seconds,
         checkpoint_seconds=float(config.training.checkpoint.deadline_seconds),
     )
-    gang = store.gang()
+    gang, status, now = store.gang(), store.status(), clock.monotonic()
     if gang.open and gang.incarnation is not None:
         hang.adopt(gang.incarnation)
     for step in store.metrics(max(0, gang.acked_step - STEPS_REMEMBERED), STEPS_REMEMBERED).steps:
@@ -193,9 +193,10 @@ def new_job(
         receipt_key=receipt_key,
         terms=terms,
         hang=hang,
-        progress=Progress(now=clock.monotonic()),
+        progress=Progress(now=now),
+        work=Work(reached_step=status.reached_step, acked_step=gang.acked_step, began=now if gang.open else None),
         recorded_step=recorded_step,
-        failed=store.status().failure,
+        failed=status.failure,
     )
     job.look_at_gang()
     return job

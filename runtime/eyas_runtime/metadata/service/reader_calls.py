@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from eyas_contract import wire
+from eyas_contract.states import Phase
 from eyas_runtime.metadata.service.job import Job
 
 STEPS_PER_REPLY_MAX: Final = 10_000
@@ -12,19 +13,16 @@ STEPS_PER_REPLY_MAX: Final = 10_000
 
 def status_now(job: Job) -> wire.StatusReply:
     """What the store knows, with what only this process knows: room, pauses, pace."""
-    now = job.clock.monotonic()
+    now, stored = job.clock.monotonic(), job.store.status()
     return msgspec.structs.replace(
-        job.store.status(),
+        stored,
         cap_bytes=job.cap_bytes,
         paused=job.paused,
         seconds_since_advance=job.progress.seconds_since_advance(now=now),
         steps_per_second=job.progress.steps_per_second(now=now),
+        lost_work_seconds=job.work.lost_seconds,
+        goodput_ratio=job.work.goodput(now=now, complete=stored.phase is Phase.COMPLETE),
     )
-
-
-def audit_now(job: Job) -> wire.AuditReply:
-    """Promises 3 and 7 from the rows."""
-    return job.store.audit()
 
 
 def status(job: Job, request: wire.Empty) -> wire.StatusReply:
@@ -38,5 +36,5 @@ def metrics(job: Job, request: wire.MetricsRequest) -> wire.MetricsReply:
 
 
 def audit(job: Job, request: wire.Empty) -> wire.AuditReply:
-    """Answer a reader."""
-    return audit_now(job)
+    """Promises 3 and 7 from the rows."""
+    return job.store.audit()

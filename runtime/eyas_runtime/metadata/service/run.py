@@ -34,7 +34,7 @@ from eyas_runtime.metadata.service.job import Job, new_job
 from eyas_runtime.metadata.service.limits import SHUTDOWN_SECONDS, LimitedServer
 from eyas_runtime.metadata.service.listen import BACKLOG, bind
 from eyas_runtime.metadata.service.prometheus import Telemetry
-from eyas_runtime.metadata.service.reader_calls import audit_now, status_now
+from eyas_runtime.metadata.service.reader_calls import status_now
 from eyas_runtime.metadata.service.settings import Settings
 from eyas_runtime.metadata.service.sweeper import Sweeper
 from eyas_runtime.metadata.service.tick import TICK_SECONDS, tick
@@ -193,14 +193,7 @@ class Service:
         return self._job
 
     def _render_metrics(self) -> bytes:
-        job = self._the_job()
-        return self._telemetry.render(
-            status_now(job),
-            audit_now(job),
-            job.work,
-            window_size=job.facts.window_size,
-            now=job.clock.monotonic(),
-        )
+        return self._telemetry.render(status_now(self._the_job()))
 
     def _tell_changes(self) -> None:
         """In the store's thread, after each call: wake those whom its changes concern."""

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from eyas_contract import env
 from eyas_contract.config import JobConfig
 from eyas_runtime.features.blobs.port import BlobStore
@@ -35,10 +37,12 @@ def blobs_opener(settings: Settings) -> Callable[[], BlobStore | None]:
 
 
 def open_pool(config: JobConfig, *, host: str, token_directory: Path) -> BlobStore | None:
-    """The job's pool as a process at `host` sees it; None where it is memory of another process."""
+    """The job's pool as a process at `host` sees it; None where it is memory of another process.
+
+    It asks the pool's master and moves no object, so it needs none of the devices that only the others have.
+    """
     if config.store.backend == "Memory":
         return None
     token = token_directory / env.TOKEN_STORE
-    return open_blobs(
-        StoreConfig.of_job(config.store, local_hostname=host, token_file=token if token.is_file() else None)
-    )
+    store = msgspec.structs.replace(config.store, protocol="TCP", rdma_devices="")
+    return open_blobs(StoreConfig.of_job(store, local_hostname=host, token_file=token if token.is_file() else None))

@@ -191,7 +191,9 @@ class Sweeper:
         found = sweep_orphans(blobs, job_uid=facts.job_uid, store_epoch=facts.store_epoch, live=self._live_keys)
         self._telemetry.deleted("orphan", found.deleted)
         blobs.sweep_temporary(writers_are_gone=self._worker.call(lambda: self._job().is_complete()))
-        return (found.deleted, self._find_missing(blobs, found.listing))
+        missing = self._find_missing(blobs, found.listing)
+        self._telemetry.swept()
+        return (found.deleted, missing)
 
     def _live_keys(self, keys: Sequence[ObjectKey]) -> frozenset[ObjectKey]:
         return self._worker.call(lambda: self._job().store.live_keys(keys))

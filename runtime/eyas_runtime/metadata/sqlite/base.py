@@ -82,8 +82,6 @@ class SQLiteBase:
         self._facts = facts
         self._prepared: wire.Prepared | None = None
         self._prompts: Prompts | None = None
-        self._ledger: tuple[int, int, int, int, int] | None = None
-        """What `audit` counted last; whatever moves the durable step or the dead below it forgets it."""
         self._compare_facts()
         self._load_prepared()
 

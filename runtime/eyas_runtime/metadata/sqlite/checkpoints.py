@@ -10,10 +10,11 @@ from eyas_contract import wire
 from eyas_contract.errors import Closed, Conflict, Fenced, UserError
 from eyas_runtime.core.retention import RecordedCheckpoint, garbage_checkpoints
 from eyas_runtime.metadata.sqlite.base import GangRow
+from eyas_runtime.metadata.sqlite.ledger import Ledger
 from eyas_runtime.metadata.sqlite.training import Training
 
 
-class Checkpoints(Training):
+class Checkpoints(Training, Ledger):
     """What was committed."""
 
     def known_checkpoints(self) -> tuple[wire.KnownCheckpoint, ...]:
@@ -41,7 +42,6 @@ class Checkpoints(Training):
             raise Fenced(f"incarnation {request.incarnation} is not of attempt {request.attempt}")
         durable = self._progress().durable_step
         self._assert_committable(gang, request, durable)
-        self._ledger = None
         with self._db.transaction():
             self._choose((verdict.sequence, verdict.reason or "poison", "rank") for verdict in request.verdicts)
             self._db.run("add_trained", number=gang.number, after=durable, step=request.step)
@@ -49,6 +49,7 @@ class Checkpoints(Training):
             self._db.run("raise_ack", number=gang.number, step=request.step)
             end = self._schedule.end_of(request.step)
             self._kill_chosen(durable_end=end)
+            clean = self._is_clean_between(gang, durable, request.step)
             self._release_below(low=self._schedule.end_of(durable), high=end)
             self._db.run(
                 "set_checkpoint",
@@ -66,6 +67,7 @@ class Checkpoints(Training):
             self._db.run("drop_order_bodies", number=gang.number, step=request.step)
             self._db.run("drop_acks", number=gang.number, step=request.step)
             self._name_garbage(request, gang, keep)
+        self._ledger_moved(clean=clean)
         return self._garbage_of(request.manifest_digest)
 
     # --- helpers -------------------------------------------------------------------------------------------------

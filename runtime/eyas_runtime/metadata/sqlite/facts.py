@@ -11,6 +11,7 @@ from eyas_contract.states import Gang, Sample
 from eyas_runtime.metadata import wording
 from eyas_runtime.metadata.sqlite.capture import Capture
 from eyas_runtime.metadata.sqlite.checkpoints import best_of
+from eyas_runtime.metadata.sqlite.ledger import Ledger
 from eyas_runtime.metadata.sqlite.orders import Orders
 
 DEAD_LETTERS_SHOWN: Final = 1000
@@ -19,8 +20,8 @@ REASONS_SHOWN: Final = 32
 SUSPECTS_SHOWN: Final = 8
 
 
-class Facts(Capture, Orders):
-    """Status, metrics, ledger."""
+class Facts(Capture, Orders, Ledger):
+    """Status and metrics."""
 
     def durable_marker(self) -> tuple[int, int]:
         step = self._progress().durable_step
@@ -34,34 +35,22 @@ class Facts(Capture, Orders):
         rows = self._db.all("metrics", after=after_step, limit=limit)
         return wire.MetricsReply(steps=tuple(self._schedule.metrics(step, _values(body)) for step, body in rows))
 
-    def audit(self) -> wire.AuditReply:
-        if self._ledger is None:
-            self._ledger = self._count_ledger()
-        trained, evaluated, twice, missing, dead = self._ledger
-        totals = self._db.all("object_totals")
-        leases = self._db.one("lease_usage") or (0, 0)
-        return wire.AuditReply(
-            trained_once=trained,
-            evaluated_once=evaluated,
-            trained_twice=twice,
-            missing=missing,
-            dead_lettered=dead,
-            resident_objects=sum(row[1] for row in totals),
-            resident_bytes=sum(row[2] for row in totals),
-            live_leases=leases[0],
+    def _replayed(self) -> int:
+        """Training samples in windows that were acked again; looks at one row for each start of the ranks."""
+        rounds = self._schedule.rounds
+        windows, training = rounds.windows_of_round
+        return self._db.integer(
+            "trained_again",
+            windows=windows,
+            training=training,
+            window_size=rounds.window_size,
+            samples=rounds.samples,
         )
 
-    def _count_ledger(self) -> tuple[int, int, int, int, int]:
-        """Trained once, evaluated once, used twice, missing, dead: over all rows, slow with a million of them."""
-        end = self._schedule.end_of(self._progress().durable_step)
-        trained, evaluated, twice = self._db.one("audit_trained", **self._held_out()) or (0, 0, 0)
-        missing = self._db.integer("audit_missing", high=end) + end - self._db.integer("rows_below", high=end)
-        return trained, evaluated, twice, missing, self._db.integer("dead_below", high=end)
-
-    def _held_out(self) -> dict[str, int]:
-        """What tells held-out uses in a query."""
-        pattern = self._schedule.rounds.pattern
-        return {"cycle": pattern.cycle, "offset": pattern.offset, "last": pattern.last}
+    def _waiting(self, ready: int, *, low: int, high: int) -> int:
+        """Of the `ready` samples, those behind the acked windows: in low..high all others are dead or lost."""
+        dead = self._db.integer("dead_below", high=high) - self._db.integer("dead_below", high=low)
+        return max(0, ready - (high - low - dead - self._db.integer("in_need_in_range", low=low, high=high)))
 
     def _used_below(self, end: int) -> tuple[int, int]:
         """(training samples, held-out samples) below a sequence number that are not dead."""
@@ -74,6 +63,19 @@ class Facts(Capture, Orders):
         return alive - evaluated, evaluated
 
     def status(self) -> wire.StatusReply:
+        found = self._status()
+        low, high = self._schedule.end_of(found.durable_step), self._schedule.end_of(found.acked_step)
+        return msgspec.structs.replace(
+            found,
+            reached_step=self._db.integer("reached_step"),
+            samples_waiting=self._waiting(found.samples_ready, low=low, high=max(low, high)),
+            samples_replayed=self._replayed(),
+            samples_applied_twice=self._faults.twice,
+            samples_missing=self._faults.missing,
+        )
+
+    def _status(self) -> wire.StatusReply:
+        """All but what is counted over the life of the database."""
         progress, schedule, gang = self._progress(), self._schedule, self.gang()
         tally: dict[str, int] = dict(self._db.all("tally"))
         totals = self._db.all("object_totals")

@@ -9,10 +9,10 @@ from eyas_contract.errors import UserError
 from eyas_contract.states import Sample
 from eyas_runtime.core.prompts import Prompts, estimated_bytes
 from eyas_runtime.core.sequence import Schedule
-from eyas_runtime.metadata.sqlite.base import SQLiteBase
+from eyas_runtime.metadata.sqlite.ledger import Ledger
 
 
-class Inputs(SQLiteBase):
+class Inputs(Ledger):
     """Prepared prompts and their sizes."""
 
     def prepared(self) -> wire.Prepared | None:
@@ -34,7 +34,6 @@ class Inputs(SQLiteBase):
         schedule = self._facts.schedule(prepared)
         if progress.durable_step > schedule.total_steps:
             raise UserError(f"the checkpoint is beyond the job's {schedule.total_steps} steps: epochs or data shrank")
-        self._ledger = None
         with self._db.transaction():
             self._db.run("add_prepared", body=msgspec.json.encode(prepared), now=now)
             self._cut_at(schedule.total)
@@ -43,6 +42,7 @@ class Inputs(SQLiteBase):
             self._db.run("drop_trained_chosen")
             self._db.run("add_commits", commits=-self._db.run("unnumber_chosen"), recaptured=0, drift=0)
         self._prepared, self._prompts = prepared, prompts
+        self._ledger_moved(clean=False)
 
     def total_samples(self) -> int:
         return self._schedule.total

@@ -165,6 +165,9 @@ WHERE state = 'dead' AND source <> 'prepare' AND sequence < :high ORDER BY seque
 -- name: committed_in_order
 SELECT sequence FROM samples WHERE commit_number IS NOT NULL ORDER BY commit_number
 
+-- name: in_need_in_range
+SELECT count(*) FROM samples WHERE state IN ('pending', 'lost') AND sequence >= :low AND sequence < :high
+
 -- name: next_in_need
 SELECT sequence FROM samples WHERE state IN ('pending', 'lost') AND sequence >= :low AND sequence < :high
 ORDER BY sequence LIMIT 1
@@ -371,6 +374,19 @@ SELECT number, incarnation, attempt, process, state, checkpoint_step, checkpoint
   trained_step, acked_step, ordered_checkpoint_step, ending
 FROM incarnations ORDER BY number DESC LIMIT 1
 
+-- name: reached_step
+SELECT coalesce(max(acked_step), 0) FROM incarnations
+
+-- name: trained_again
+SELECT coalesce(sum(
+    min((high / :windows * :training + min(high % :windows, :training)) * :window_size, :samples)
+    - min((low / :windows * :training + min(low % :windows, :training)) * :window_size, :samples)), 0)
+FROM (
+  SELECT checkpoint_step AS low, min(acked_step, max(acked_step) OVER (
+    ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) AS high
+  FROM incarnations
+) WHERE high > low
+
 -- name: add_incarnation
 INSERT INTO incarnations (incarnation, attempt, process, state, checkpoint_step, checkpoint_directory, world_size,
   trained_step, acked_step, opened_at)
@@ -499,13 +515,21 @@ FROM (
   FROM trained GROUP BY sequence
 )
 
--- name: audit_missing
+-- name: trained_twice
+SELECT count(*) FROM (SELECT 1 FROM trained GROUP BY sequence HAVING count(*) > 1)
+
+-- name: ordered_twice
+SELECT count(*) FROM orders AS o, json_each(o.live) AS j
+WHERE o.incarnation = :number AND o.kind = 'train' AND o.step > :after AND o.step <= :step
+  AND (SELECT count(*) FROM trained WHERE trained.sequence = j.value) > 1
+
+-- name: untrained_rows
 SELECT count(*) FROM samples
-WHERE sequence < :high AND state <> 'dead'
+WHERE sequence >= :low AND sequence < :high AND state <> 'dead'
   AND NOT EXISTS (SELECT 1 FROM trained WHERE trained.sequence = samples.sequence)
 
--- name: rows_below
-SELECT count(*) FROM samples WHERE sequence < :high
+-- name: rows_in_range
+SELECT count(*) FROM samples WHERE sequence >= :low AND sequence < :high
 
 -- name: checkpoints
 SELECT directory, step, store_epoch, state, manifest_digest, receipt, best FROM checkpoints WHERE garbage_of IS NULL

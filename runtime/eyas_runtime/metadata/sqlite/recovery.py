@@ -32,7 +32,6 @@ class Recovery(Checkpoints):
             return self._reply(request)
         if plan.step and self._facts.evaluate_every and self._prepared is None:
             raise Transient(recovery.NOT_PREPARED, retry_after_seconds=0.5)
-        self._ledger = None
         with self._db.transaction():
             self._close_former(request, plan, now=now)
             for directory in plan.struck:
@@ -53,6 +52,7 @@ class Recovery(Checkpoints):
             )
             self._db.run("add_member", process=request.process, incarnation=incarnation, rank=0)
             self._db.run("ranks_replaced", now=now)
+        self._ledger_moved(clean=plan.known or plan.step == 0)
         return self._reply(request)
 
     def fail_job(self, message: str, *, now: float) -> None:
@@ -148,7 +148,7 @@ class Recovery(Checkpoints):
         ):
             for start, stop in self._chunks(low, high):
                 self._move(event, origin, statement, low=start, high=stop)
-        if not known and self._db.integer("rows_below", high=end) < end:
+        if not known and self._db.integer("rows_in_range", low=0, high=end) < end:
             self._add_to_tally(Sample.RELEASED, self._db.run("add_released_range", low=0, high=end))
         self._db.run("set_durable_step", step=step)
         self._kill_chosen(durable_end=end)

@@ -103,6 +103,16 @@ def test_a_pool_that_forgot_everything_is_captured_again(world: World) -> None:
     assert world.audit().trained_once == 8
 
 
+def test_sweeps_that_came_to_an_end_are_counted_and_no_others(world: World) -> None:
+    produced(world)
+    world.sweep()
+    world.sweeper._blobs = Trouble(world, exists_many=away, list=lambda _: [])
+    with pytest.raises(Transient):
+        world.sweep()
+    text = world.telemetry.render(world.status()).decode()
+    assert 'eyas_store_sweeps_total{job="test"} 1.0' in text.splitlines()
+
+
 def test_an_object_of_another_length_is_as_good_as_none(world: World) -> None:
     produced(world)
     key = sorted(world.pool.blobs)[0]
