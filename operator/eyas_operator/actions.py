@@ -1,14 +1,15 @@
 """Actions: the difference between what should be and what is, in the order in which it is safe to remove it.
 
 Pure. Deletes name UIDs of objects that were seen to be ours; a pod is created only under a serial that the status
-already holds. Order: secrets, services and policies, configuration, claims, deletes, pods, garbage.
+already holds. Order: secrets, services and policies, configuration, claims, deletes, pods, garbage, and what somebody
+edited: the cluster may refuse to have it back, and nothing may wait for that.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from eyas_operator import names
+from eyas_operator import edits, names
 from eyas_operator.api.status import JobStatus, Stage
 from eyas_operator.cluster import ObjectRef, SecretShape
 from eyas_operator.desired import Build, Desired, desired, pod_grace_seconds
@@ -86,7 +87,9 @@ def actions(moment: Moment, status: JobStatus, build: Build) -> tuple[Action, ..
     made += _applies(moment, target)
     if pods and ("ConfigMap", build.config_name) not in moment.observed.others:
         made.append(Create(manifest=target.config))
-    return (*made, *claims, *_pod_deletes(moment, status, build, pods), *creates, *_garbage(moment, build, target))
+    deletes = _pod_deletes(moment, status, build, pods)
+    put_back = (Apply(manifest=manifest) for manifest in edits.edited(moment.observed.others, target, moment.now))
+    return (*made, *claims, *deletes, *creates, *_garbage(moment, build, target), *put_back)
 
 
 def wanted_pods(status: JobStatus) -> tuple[PodIdentity, ...]:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from eyas_contract.wire import StatusReply
 from eyas_operator.names import JobIdentity
-from eyas_operator.world import Children, JobRecord, Manifest, Pod
+from eyas_operator.world import Children, Claim, JobRecord, Manifest, Pod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,10 @@ class Cluster(Protocol):
         """All children with the job's UID label, as they are now (never from a cache that may be stale)."""
         ...
 
+    async def read_claim(self, namespace: str, name: str) -> Claim | None:
+        """A claim that a spec names and somebody else made; None when there is none, or any will do."""
+        ...
+
     async def read_report(self, job: JobIdentity, pod: Pod) -> StatusReply | None:
         """`/v1/status` of the metadata service in `pod`; None when it does not answer within about two seconds.
 
@@ -95,7 +99,9 @@ class Cluster(Protocol):
         ...
 
     async def apply(self, manifest: Manifest) -> None:
-        """Make a Service, NetworkPolicy or PodDisruptionBudget look like `manifest` (server-side apply).
+        """Make a Service, NetworkPolicy, PodDisruptionBudget, or a ConfigMap's metadata look like `manifest`.
+
+        Fields that it does not name stay as they are (server-side apply).
 
         Raises `Refused` if the name belongs to somebody else, or if the cluster does not take it.
         """

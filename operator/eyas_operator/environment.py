@@ -67,8 +67,17 @@ MOUNT_PATHS: Final = {
     "store": "/store",
 }
 TERMINATION_LOG: Final = "/dev/termination-log"
+READABLE: Final = ("/models", "/data", "/checkpoints", "/store")
+"""Where a job's spec may name paths, inside a cluster."""
+ON_NO_VOLUME: Final = (
+    f"is on no volume of the job: it must begin with one of {', '.join(READABLE)} and have no .. in it"
+)
 _TRAIN_ROLES: Final = (Role.PRODUCER, Role.CONSUMER)
-_READABLE: Final = ("/models", "/data", "/checkpoints", "/store")
+
+
+def is_on_a_volume(path: str) -> bool:
+    """A pod finds `path` on one of the job's volumes."""
+    return any(path == root or path.startswith(f"{root}/") for root in READABLE) and ".." not in path.split("/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +107,6 @@ class KubernetesEnvironment:
         return TERMINATION_LOG
 
     def resolve(self, job: JobIdentity, path: str) -> str:
-        inside = any(path == root or path.startswith(f"{root}/") for root in _READABLE)
-        if not inside or ".." in path.split("/"):
-            raise UserError(f"{path} is on no volume of the job: paths begin with {', '.join(_READABLE)}")
+        if not is_on_a_volume(path):
+            raise UserError(f"{path} {ON_NO_VOLUME}")
         return path

@@ -5,6 +5,7 @@ children, and the fencing number (store epoch, attempt or ordinal), so that a ne
 Every name is a DNS label of at most 63 characters for any legal job name.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -21,7 +22,11 @@ FIELD_MANAGER: Final = "eyas-operator"
 FINALIZER: Final = f"{GROUP}/cleanup"
 """On jobs alone whose features lie in a pool that outlives them."""
 CONTAINER: Final = "main"
+SHARED: Final = "job"
+"""Component of what belongs to no single role."""
 
+LABEL_VERSION: Final = "app.kubernetes.io/version"
+"""Version of the operator that wrote an object last; part of no digest, because an upgrade rewrites nothing."""
 LABEL_JOB_NAME: Final = f"{GROUP}/job-name"
 LABEL_JOB_UID: Final = f"{GROUP}/job-uid"
 LABEL_ROLE: Final = f"{GROUP}/role"
@@ -150,22 +155,28 @@ def policy(job: JobIdentity, purpose: str) -> str:
     return f"{job.stem}-{purpose}"
 
 
-def job_labels(job: JobIdentity) -> dict[str, str]:
-    """Labels that every child carries. Selectors use the `eyas.dev/` keys only."""
+def job_labels(job: JobIdentity, component: str = SHARED) -> dict[str, str]:
+    """Labels that every child carries, but for `LABEL_VERSION`. Selectors use the `eyas.dev/` keys only."""
+    shown = job.name[:NAME_LENGTH_MAX].rstrip("-.")
     return {
         "app.kubernetes.io/name": "eyas",
-        "app.kubernetes.io/instance": job.stem,
+        "app.kubernetes.io/instance": shown,
+        "app.kubernetes.io/component": component,
         "app.kubernetes.io/part-of": "eyas",
         "app.kubernetes.io/managed-by": FIELD_MANAGER,
-        LABEL_JOB_NAME: job.name[:NAME_LENGTH_MAX].rstrip("-."),
+        LABEL_JOB_NAME: shown,
         LABEL_JOB_UID: job.uid,
     }
 
 
+def version_label(version: str) -> str:
+    """A version as a label's value can hold it."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", version)[:NAME_LENGTH_MAX].strip("._-")
+
+
 def pod_labels(job: JobIdentity, pod: PodIdentity) -> dict[str, str]:
     """Labels of one pod, from which `observe` reads its identity back; its attempt is the number of its place's try."""
-    labels = job_labels(job) | {
-        "app.kubernetes.io/component": pod.role.value,
+    labels = job_labels(job, pod.role.value) | {
         LABEL_ROLE: pod.role.value,
         LABEL_INDEX: str(pod.index),
         LABEL_ATTEMPT: str(pod.serial),

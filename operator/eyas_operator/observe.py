@@ -11,7 +11,7 @@ from eyas_contract.wire import StatusReply
 from eyas_operator import names
 from eyas_operator.names import JobIdentity, PodIdentity, Role
 from eyas_operator.policies.failures import Failure, FailureClass, classify, condition, node_lost, terminated_of
-from eyas_operator.world import Children, Metadata, Pod, World
+from eyas_operator.world import Children, Claim, Metadata, Pod, Time, World
 
 
 class PodState(StrEnum):
@@ -34,6 +34,8 @@ class PodView:
     node: str
     state: PodState
     deleting: bool
+    created_time: str
+    """When the cluster took it."""
     config: str
     """ConfigMap it was made with."""
     template: str = ""
@@ -59,8 +61,12 @@ class ClaimView:
     """Neither lost nor being deleted."""
     store_epoch: int
     """Of a metadata claim; 0 for others."""
-    shared: bool = True
-    """Pods on several nodes may mount it."""
+    access_modes: tuple[str, ...] = ()
+
+    @property
+    def shared(self) -> bool:
+        """Pods on several nodes may mount it. Without modes it is a folder."""
+        return not self.access_modes or "ReadWriteMany" in self.access_modes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,10 @@ class OtherView:
     uid: str
     digest: str
     deleting: bool
+    labels: dict[str, str]
+    fields: bytes | None = None
+    """As `Child.fields`."""
+    applied_time: Time = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +93,8 @@ class Observed:
     others: dict[tuple[str, str], OtherView]
     """By (kind, name)."""
     report: StatusReply | None
+    named_claim: ClaimView | None = None
+    """That `spec.volumes.checkpoints.claimName` names; None: it was not looked at, or is not there."""
     refusal: str = ""
     """What the cluster last refused of this job."""
     reader_stale: bool = False
@@ -115,13 +127,7 @@ def observe(job: JobIdentity, world: World) -> Observed:
         else:
             pods[identity] = _pod_view(pod)
     claims = {
-        claim.metadata.name: ClaimView(
-            uid=claim.metadata.uid,
-            owned=owned_by(job, claim.metadata),
-            usable=claim.status.phase != "Lost" and not claim.metadata.deletion_timestamp,
-            store_epoch=_store_epoch(claim.metadata),
-            shared=not claim.spec.access_modes or "ReadWriteMany" in claim.spec.access_modes,
-        )
+        claim.metadata.name: _claim_view(job, claim)
         for claim in world.children.claims
         if claim.metadata.labels.get(names.LABEL_JOB_UID) == job.uid
     }
@@ -130,6 +136,9 @@ def observe(job: JobIdentity, world: World) -> Observed:
             uid=child.metadata.uid,
             digest=child.metadata.annotations.get(names.ANNOTATION_DIGEST, ""),
             deleting=bool(child.metadata.deletion_timestamp),
+            labels=child.metadata.labels,
+            fields=child.fields,
+            applied_time=child.applied_time,
         )
         for child in world.children.others
         if owned_by(job, child.metadata)
@@ -141,6 +150,7 @@ def observe(job: JobIdentity, world: World) -> Observed:
         claims=claims,
         others=others,
         report=report,
+        named_claim=_claim_view(job, world.named_claim) if world.named_claim is not None else None,
         refusal=world.refusal,
         reader_stale=world.reader_stale,
     )
@@ -162,6 +172,16 @@ def owned_by(job: JobIdentity, meta: Metadata) -> bool:
     return any(owner.controller and owner.uid == job.uid for owner in meta.owner_references)
 
 
+def _claim_view(job: JobIdentity, claim: Claim) -> ClaimView:
+    return ClaimView(
+        uid=claim.metadata.uid,
+        owned=owned_by(job, claim.metadata),
+        usable=claim.status.phase != "Lost" and not claim.metadata.deletion_timestamp,
+        store_epoch=_store_epoch(claim.metadata),
+        access_modes=claim.spec.access_modes,
+    )
+
+
 def _store_epoch(meta: Metadata) -> int:
     label = meta.labels.get(names.LABEL_STORE_EPOCH, "0")
     return int(label) if label.isdecimal() else 0
@@ -177,6 +197,7 @@ def _pod_view(pod: Pod) -> PodView:
         node=pod.spec.node_name,
         state=state,
         deleting=deleting,
+        created_time=pod.metadata.creation_timestamp or "",
         config=pod.metadata.annotations.get(names.ANNOTATION_CONFIG, ""),
         template=pod.metadata.annotations.get(names.ANNOTATION_TEMPLATE, ""),
         waiting=_waiting(pod) if state is PodState.WAITING else "",

@@ -24,7 +24,7 @@ from eyas_operator.environment import Environment
 from eyas_operator.errors import SpecError
 from eyas_operator.events import events
 from eyas_operator.observe import observe
-from eyas_operator.policies import budget, cleanup, epochs, gang, incidents, lifecycle, strikes, units
+from eyas_operator.policies import budget, claims, cleanup, epochs, gang, incidents, lifecycle, release, strikes, units
 from eyas_operator.policies.moment import Moment, Policy
 from eyas_operator.settings import Settings
 from eyas_operator.status import rejected, summarise
@@ -44,6 +44,7 @@ POLICIES: Final[tuple[Policy, ...]] = (
     units.replace_failed,
     lifecycle.finish,
     lifecycle.deadlines,
+    release.release,
     units.schedule,
     units.launch,
     incidents.advance,
@@ -92,7 +93,7 @@ def plan(record: JobRecord, world: World, now: float, environment: Environment, 
     if stored.spec_digest and stored.spec_digest != immutable_digest(spec):
         message = f"{', '.join(IMMUTABLE)} and {', '.join(OPTIONAL)} cannot change; make a new job"
         return _reject(record, stored, now, settings, "ImmutableFieldChanged", message)
-    problem = lifecycle.claim_problem(moment)
+    problem = claims.claim_problem(moment)
     if problem:
         return _reject(record, stored, now, settings, "CheckpointsNotShared", problem)
     status = stored
@@ -175,4 +176,6 @@ def wake_seconds(moment: Moment, status: JobStatus) -> float:
     """Seconds to the next moment at which time alone changes the decision, at most the resync time."""
     times = [moment.now + moment.settings.resync_seconds]
     times += [seconds_of(unit.not_before_time) for unit in status.units if unit.not_before_time and not unit.launched]
+    if release.released(moment, status):
+        times.append(release.ends(moment, status))
     return min(times) - moment.now

@@ -18,10 +18,11 @@ from eyas_operator.environment import Environment
 from eyas_operator.errors import Refused
 from eyas_operator.observe import metadata_pod
 from eyas_operator.plan import Plan, plan
+from eyas_operator.policies.claims import named_checkpoints
 from eyas_operator.refusals import Refusals
 from eyas_operator.settings import Settings
 from eyas_operator.telemetry import Telemetry
-from eyas_operator.world import Children, JobRecord, World
+from eyas_operator.world import Children, Claim, JobRecord, World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +85,19 @@ class Reconciler:
         if record is None:
             return Outcome(status=None, wake_seconds=self._settings.resync_seconds)
         children = await self._cluster.list_children(record.identity)
-        planned = await self._plan(record, children)
+        named = named_checkpoints(record.body)
+        claim = await self._cluster.read_claim(namespace, named) if named else None
+        planned = await self._plan(record, children, claim)
         return await self._carry_out(record, children, planned)
 
-    async def _plan(self, record: JobRecord, children: Children) -> Plan:
+    async def _plan(self, record: JobRecord, children: Children, claim: Claim | None = None) -> Plan:
         """The report comes after the children: what the service says is never older than the pods beside it."""
         stage = load_status(record.status).stage
         service = metadata_pod(record.identity, children) if stage not in (Stage.ENDED, Stage.SUSPENDED) else None
         report = await self._cluster.read_report(record.identity, service) if service is not None else None
         refusal = self._refusals.of(record)
         stale = service is not None and self._cluster.reader_is_stale(record.identity)
-        world = World(children=children, report=report, refusal=refusal, reader_stale=stale)
+        world = World(children=children, report=report, refusal=refusal, reader_stale=stale, named_claim=claim)
         async with self._turns:
             return plan(record, world, self._clock(), self._environment, self._settings)
 

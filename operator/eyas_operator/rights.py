@@ -35,9 +35,10 @@ JOBS: Final = (
 CREATED: Final = (
     Right(group="", resource="pods", verbs=(*_SEEN, "create", "delete")),
     Right(group="", resource="persistentvolumeclaims", verbs=(*_SEEN, "create", "delete")),
-    Right(group="", resource="configmaps", verbs=(*_SEEN, "create", "delete")),
 )
 APPLIED: Final = (
+    # Created, and applied only where somebody took its labels away.
+    Right(group="", resource="configmaps", verbs=(*_SEEN, "create", "patch", "delete")),
     # Server-side apply of an object that is not there yet asks for create, too.
     Right(group="", resource="services", verbs=(*_SEEN, "create", "patch", "delete")),
     Right(group="networking.k8s.io", resource="networkpolicies", verbs=(*_SEEN, "create", "patch", "delete")),

@@ -6,6 +6,7 @@ Nothing here changes what a job computes; only where images come from and how of
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 
 from eyas_contract.errors import UserError
 
@@ -20,6 +21,8 @@ class Settings:
     """Image of the torch-free roles: metadata, store master, store nodes."""
     train_image: str = "eyas-train:0.1.0"
     """Image of producers and consumers."""
+    version: str = metadata.version("eyas")
+    """Version of this operator, as the labels of what it makes say it."""
     resync_seconds: float = 5.0
     """A job is looked at again after this time at most, while it runs."""
     progress_seconds: float = 10.0

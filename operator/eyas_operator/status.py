@@ -127,7 +127,8 @@ def _absence(status: JobStatus) -> str:
         Stage.FINISHING: "Finishing",
         Stage.ENDED: "Ended",
     }
-    return by_stage.get(status.stage, "Draining" if status.gang.draining_reason else "NotStarted")
+    waits = "Draining" if status.gang.draining_reason else "Released" if status.released_time else "NotStarted"
+    return by_stage.get(status.stage, waits)
 
 
 def _store_ready(moment: Moment, status: JobStatus) -> Verdict:
@@ -258,7 +259,14 @@ def _progress(moment: Moment, status: JobStatus, report: StatusReply) -> Progres
         produced=report.samples_committed,
         acked=report.samples_trained,
         evaluated=report.samples_evaluated,
-        lag=report.samples_ready,
+        # A service of an older image tells less.
+        lag=report.samples_ready if report.samples_waiting is None else report.samples_waiting,
+        lost=report.samples_recaptured,
+        replayed=report.samples_replayed,
+        applied_twice=report.samples_applied_twice,
+        missing=report.samples_missing,
+        lost_work_seconds="" if report.lost_work_seconds is None else f"{report.lost_work_seconds:.3f}",
+        goodput="" if report.goodput_ratio is None else f"{report.goodput_ratio:.2f}",
         dead_letters=report.samples_dead,
         total_samples=report.total_samples,
         resident_bytes=report.resident_bytes,

@@ -150,6 +150,10 @@ class Child(_Part, frozen=True, kw_only=True):
 
     kind: str
     metadata: Metadata
+    fields: bytes | None = None
+    """The fields that are as we last applied them (`FieldsV1`); None where nobody keeps account of that."""
+    applied_time: Time = ""
+    """When applying it last changed something."""
 
 
 class Children(_Part, frozen=True, kw_only=True):
@@ -183,6 +187,13 @@ class World(_Part, frozen=True, kw_only=True):
     """What the cluster said when it last refused something of this job; empty once it took everything."""
     reader_stale: bool = False
     """The service has not learnt the present read token."""
+    named_claim: Claim | None = None
+    """That `spec.volumes.checkpoints.claimName` names; None: it was not looked at, or is not there."""
+
+
+def metadata_alone(manifest: Manifest) -> Manifest:
+    """`manifest` without what is not metadata: applied, it changes nothing else of the object."""
+    return {key: manifest[key] for key in ("apiVersion", "kind", "metadata")}
 
 
 def seconds_of(time: Time) -> float:

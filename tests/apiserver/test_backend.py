@@ -1,5 +1,6 @@
 """The Kubernetes backend brings a job from nothing to all children, keeps still, and touches nobody else's objects."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from eyas_operator.desired.build import metadata
 from eyas_operator.errors import Refused
 from eyas_operator.names import JobIdentity, Role
 from support.kube_apiserver import MERGE, KubeApiServer
-from support.kube_operator import operator, status_of
+from support.kube_operator import SETTINGS, operator, status_of
 from support.kube_stage import STARTED, Stage, play
 from support.operator_world import a_report
 
@@ -58,6 +59,23 @@ def test_second_pass_writes_nothing_and_a_pass_at_rest_asks_nothing(jobs: KubeAp
         for _ in range(5):
             await stage.one_pass()
         assert sum(stage.process.requests.values()) == asked
+
+    play(jobs, tmp_path, scene)
+
+
+def test_successor_of_another_version_writes_nothing(jobs: KubeApiServer, tmp_path: Path) -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.settle()
+        later = replace(SETTINGS, version="999.0")
+        async with operator(stage.server, tmp_path, stage.clock, reports=stage.reports, settings=later) as successor:
+            await successor.rest(stage.job, stage.kubelet, stage.clock)
+            assert successor.writes() == 0
+            stage.kubelet.kill("producer-0-o1")
+            await successor.rest(stage.job, stage.kubelet, stage.clock)
+        versions = {
+            pod["spec"]["hostname"]: pod["metadata"]["labels"][names.LABEL_VERSION] for pod in stage.kubelet.pods()
+        }
+        assert [name for name, version in versions.items() if version == "999.0"] == ["producer-0-o2"]
 
     play(jobs, tmp_path, scene)
 
@@ -215,7 +233,7 @@ def test_pod_that_is_no_pod_is_told_with_its_field(jobs: KubeApiServer, tmp_path
             await stage.one_pass()
         assert "nodeSelector" in stage.condition("Accepted")["message"]
 
-    bad = {"replicas": 1, "template": {"spec": {"nodeSelector": {"pool": "not a label value!"}}}}
+    bad = {"replicas": 1, "template": {"spec": {"nodeSelector": {"not a key!": "pool"}}}}
     play(jobs, tmp_path, scene, producers=bad)
 
 

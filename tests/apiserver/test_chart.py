@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.helm import CHART, MONITORING, POOL, helm
+from support.helm import CHART, MONITORING, POOL, Manifest, helm, rendered
 from support.kube_apiserver import KubeApiServer, running
 from support.kube_operator import JOBS, submit
 from support.waiting import wait_until
@@ -81,6 +81,26 @@ def define(server: KubeApiServer, plural: str, kind: str) -> None:
     }  # fmt: skip
     path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{plural}.monitoring.coreos.com"
     server.must("PATCH", f"{path}?fieldManager=t&force=true", manifest, content="application/apply-patch+yaml")
+
+
+def collection(server: KubeApiServer, manifest: Manifest, namespace: str) -> str:
+    """Where the API server takes an object of that kind."""
+    version = manifest["apiVersion"]
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    kinds = {it["kind"]: it for it in server.must("GET", root)["resources"] if "/" not in it["name"]}
+    kind = kinds[manifest["kind"]]
+    return f"{root}/namespaces/{namespace}/{kind['name']}" if kind["namespaced"] else f"{root}/{kind['name']}"
+
+
+@pytest.mark.parametrize("values", [{}, POOL], ids=["default", "pool"])
+def test_no_object_has_a_field_that_the_api_does_not_know(server: KubeApiServer, values: dict[str, Any]) -> None:
+    """Helm sends such objects, and the API server drops the field with a warning that nobody reads."""
+    namespace = server.namespace("strict")
+    for manifest in rendered(values):
+        path = collection(server, manifest, namespace)
+        body = manifest | {"metadata": {key: it for key, it in manifest["metadata"].items() if key != "namespace"}}
+        answer = server.ask("POST", f"{path}?dryRun=All&fieldValidation=Strict", body)
+        assert answer.status == 201, f"{manifest['kind']} {manifest['metadata']['name']}: {answer.message}"
 
 
 def test_the_default_install_is_taken_as_it_is(release: Release) -> None:

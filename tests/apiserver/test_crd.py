@@ -1,16 +1,18 @@
 """The generated CustomResourceDefinition on a real API server: accepted, defaulted, refused, scaled, printed."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eyas_operator.api import load_yaml, parse
 from eyas_operator.api.crd import crd
 from eyas_operator.api.incidents import Incident
+from eyas_operator.api.load import load_yaml
+from eyas_operator.api.parse import parse
 from eyas_operator.api.progress import BestCheckpoint, CheckpointStatus, Progress, Result
-from eyas_operator.api.rules import IMMUTABLE
+from eyas_operator.api.rules import IMMUTABLE, RULES
 from eyas_operator.api.status import (
     Condition,
     Gang,
@@ -21,7 +23,9 @@ from eyas_operator.api.status import (
     Unit,
     dump_status,
 )
+from eyas_operator.errors import SpecError
 from eyas_operator.names import Role
+from support import refusals
 from support.kube_apiserver import MERGE, KubeApiServer, Reply
 from support.kube_operator import JOBS
 from support.operator_world import a_body
@@ -111,17 +115,37 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"store": {"mooncake": {"protocol": "RDMA"}}},
         "spec.fabric.mode: must be DevicePlugin when spec.store.mooncake.protocol is RDMA",
     ),
+    "settings of a folder that is none": (
+        {"store": {"backend": "Mooncake", "sharedDirectory": {}}},
+        "spec.store.sharedDirectory: is only for backend: SharedDirectory",
+    ),
     "micro-batch over the window": (
         {"training": {"windowSize": 2, "microBatchSize": 3}},
         "spec.training.microBatchSize: must be at most spec.training.windowSize",
     ),
+    "packs of a number of samples": (
+        {"training": {"microBatchSize": 2, "packing": {"maxTokens": 64}}},
+        "spec.training.packing: needs spec.training.microBatchSize: 1, because a pack takes as many samples as fit",
+    ),
+    "a grid that the ranks do not fill": (
+        {"training": {"parallelism": {"tensor": 3}}},
+        "spec.training.parallelism: tensor x sequence must divide spec.consumers.replicas x",
+    ),
+    "held-out prompts beside features": (
+        {"data": {"features": ["/data/f"]}, "evaluation": {"prompts": ["/data/h"], "everySteps": 4}},
+        "spec.evaluation: needs spec.data.prompts: without a target there is nobody to capture held-out prompts",
+    ),
+    "rounds that begin within a capture group": (
+        {"training": {"windowSize": 2}, "evaluation": {"prompts": ["/data/h"], "everySteps": 1}},
+        "spec.evaluation.everySteps: times spec.training.windowSize must be a multiple of spec.data.groupSize",
+    ),
+    "fewer GPUs than ranks": (
+        {"consumers": {"replicas": 2, "processesPerPod": 2, "gpus": 1}},
+        "spec.consumers.gpus: must be 0 or equal to spec.consumers.processesPerPod: each rank has one GPU",
+    ),
     "backoff upside down": (
         {"recovery": {"backoff": {"baseSeconds": 9, "maxSeconds": 8}}},
         "spec.recovery.backoff.maxSeconds: must be at least spec.recovery.backoff.baseSeconds",
-    ),
-    "volume without a source": (
-        {"producers": {"template": {"spec": {"volumes": [{"name": "x-a"}]}}}},
-        "spec.*.template.spec.volumes: each volume needs exactly one source",
     ),
     "too many ranks": ({"consumers": {"replicas": 513}}, "spec.consumers.replicas"),
     "a list beyond its bound": (
@@ -145,6 +169,59 @@ def test_bad_spec_is_refused_with_a_sentence_that_names_the_field(
     reply = submit(jobs, namespace, "refused", **spec)
     assert reply.status in (400, 422), reply.message
     assert sentence in reply.message
+
+
+def test_every_rule_over_several_fields_refuses_something_here() -> None:
+    said = [sentence for _, sentence in REFUSED.values()]
+    for rule in RULES:
+        assert any(f"{rule.path}: {rule.message}".startswith(it) for it in said), rule.path
+
+
+@pytest.mark.parametrize("what", refusals.REFUSED)
+def test_value_that_cannot_work_is_refused_with_one_sentence_at_its_field(
+    jobs: KubeApiServer, namespace: str, what: str
+) -> None:
+    wrong = refusals.REFUSED[what]
+    reply = submit(jobs, namespace, "refused", **refusals.changed(a_body(), wrong.changes)["spec"])
+    assert reply.status == 422, reply.message
+    (cause,) = reply.body["details"]["causes"]
+    assert cause["field"] == wrong.field
+    assert cause["message"].endswith(f": {wrong.says}")
+
+
+@pytest.mark.parametrize("layers", [[], [1, 2], [3, 2]])
+def test_too_few_layers_are_told_once(jobs: KubeApiServer, namespace: str, layers: list[int]) -> None:
+    reply = submit(jobs, namespace, "refused", target={"model": "/models/m", "captureLayers": layers})
+    (cause,) = reply.body["details"]["causes"]
+    assert "spec.target.captureLayers in body should have at least 3 items" in cause["message"]
+
+
+@pytest.mark.parametrize("what", refusals.TAKEN)
+def test_neighbours_of_what_is_refused_are_taken(jobs: KubeApiServer, namespace: str, what: str) -> None:
+    body = refusals.changed(a_body(), refusals.TAKEN[what]) | {"metadata": {"name": "taken"}}
+    taken = jobs.must("POST", f"{JOBS.format(namespace)}?fieldValidation=Strict&dryRun=All", body)
+    assert parse(body | {"spec": taken["spec"]}).spec == parse(body).spec
+
+
+def test_api_server_and_operator_agree_about_every_path_of_these_parts(jobs: KubeApiServer, namespace: str) -> None:
+    # The server compares paths in CEL, the operator in Python.
+    parts = ("tmp", "etc", "eyas", "a", "..", ".", "")
+    disagreed = []
+    for depth in (1, 2, 3):
+        for path in ("/" + "/".join(it) for it in product(parts, repeat=depth)):
+            body = refusals.changed(a_body(), refusals.mounted(path)) | {"metadata": {"name": "tried"}}
+            reply = jobs.ask("POST", f"{JOBS.format(namespace)}?dryRun=All", body)
+            if (reply.status == 201) != is_accepted(body):
+                disagreed.append((path, reply.message))
+    assert disagreed == []
+
+
+def is_accepted(body: dict[str, Any]) -> bool:
+    try:
+        parse(body)
+    except SpecError:
+        return False
+    return True
 
 
 def test_long_name_is_refused(jobs: KubeApiServer, namespace: str) -> None:

@@ -9,9 +9,9 @@ from urllib.parse import unquote
 import pytest
 
 from eyas_operator import names
-from eyas_operator.names import JobIdentity
+from eyas_operator.names import JobIdentity, Role
 from eyas_operator.rights import JOB_RIGHTS, OWN_RIGHTS
-from support.kube_apiserver import KubeApiServer
+from support.kube_apiserver import MERGE, KubeApiServer
 from support.kube_operator import JOBS, Kubelet, status_of, submit
 from support.operator_process import OperatorProcess, operator_process
 from support.waiting import wait_until
@@ -172,6 +172,42 @@ def test_deaf_watches_lose_nothing_as_everything_is_listed_again(
         wait_until(lambda: operator.metric("eyas_operator_watch_missed_changes") > 0, "missed changes are counted")
         submit(jobs, place.namespace, "second")
         wait_until(lambda: len(place.pods()) > len(ALL), lambda: f"a new job is seen: {operator.lines()[-5:]}")
+        assert operator.end() == 0
+
+
+def test_an_edit_is_heard_of_by_the_streams_alone_and_then_no_pass_looks_again(
+    jobs: KubeApiServer, place: Kubelet, tmp_path: Path
+) -> None:
+    with start(jobs, place, tmp_path, relist_seconds="3600") as operator:
+        operator.leading()
+        job = submit(jobs, place.namespace)
+        wait_pods(place, ALL, operator)
+        service = place.path("services", names.service(job, Role.METADATA))
+        wanted = jobs.must("GET", service)
+        jobs.must("PATCH", service, {"spec": {"selector": {"app": "mine"}}}, content=MERGE)
+        wait_until(lambda: jobs.must("GET", service)["spec"] == wanted["spec"], "the selector is as before")
+        # To a stream that asks for the label this looks like a deletion.
+        jobs.must("PATCH", service, {"metadata": {"labels": {names.LABEL_JOB_UID: None}}}, content=MERGE)
+        wait_until(
+            lambda: jobs.must("GET", service)["metadata"]["labels"] == wanted["metadata"]["labels"], "it is found again"
+        )
+
+        def passes() -> float:
+            return operator.metric('eyas_operator_reconcile_total{result="done"}')
+
+        def lists() -> int:
+            return sum(
+                it["objectRef"]["resource"] == "services" and it["verb"] == "list" for it in jobs.audit(place.namespace)
+            )
+
+        def quiet() -> bool:
+            before, made = lists(), passes()
+            note = {"metadata": {"annotations": {"note": str(made)}}}
+            jobs.must("PATCH", f"{JOBS.format(place.namespace)}/{job.name}", note, content=MERGE)
+            wait_until(lambda: passes() >= made + 2, "two more passes")
+            return lists() == before
+
+        wait_until(quiet, lambda: f"passes that look at what they know: {operator.lines()[-3:]}")
         assert operator.end() == 0
 
 

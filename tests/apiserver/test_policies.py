@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from eyas_operator.api.crd import crd
 from support.kube_apiserver import MERGE, KubeApiServer, Reply
 from support.kube_operator import JOBS
 from support.operator_world import a_body
@@ -14,7 +15,8 @@ from support.waiting import wait_until
 pytestmark = pytest.mark.apiserver
 SAMPLE = Path(__file__).parents[2] / "examples" / "policies" / "images.yaml"
 POLICIES = "/apis/admissionregistration.k8s.io/v1"
-ROLES = ("producers", "consumers", "nodes")
+ROLES = ("producers", "consumers", "services", "nodes")
+"""Whoever has a template in a job's spec."""
 
 
 def with_image(role: str, image: str) -> dict[str, Any]:
@@ -22,12 +24,23 @@ def with_image(role: str, image: str) -> dict[str, Any]:
     template = {"spec": {"containers": [{"name": "main", "image": image}]}}
     if role == "nodes":
         return a_body(store={"backend": "Mooncake", "mooncake": {"nodes": {"replicas": 1, "template": template}}})
-    return a_body(**{role: {"replicas": 1, "template": template}})
+    return a_body(**{role: {"template": template} | ({} if role == "services" else {"replicas": 1})})
 
 
 def tried(server: KubeApiServer, namespace: str, body: dict[str, Any]) -> Reply:
     """The answer to a job that is not kept."""
     return server.ask("POST", f"{JOBS.format(namespace)}?dryRun=All", body | {"metadata": {"name": "tried"}})
+
+
+def templates(schema: dict[str, Any], name: str = "") -> set[str]:
+    """Names of all parts of a schema that have a template."""
+    parts = schema.get("properties", {})
+    return ({name} if "template" in parts else set()).union(*(templates(part, key) for key, part in parts.items()))
+
+
+def test_every_template_of_the_definition_is_tried_here() -> None:
+    version = crd()["spec"]["versions"][0]
+    assert templates(version["schema"]["openAPIV3Schema"]["properties"]["spec"]) == set(ROLES)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from eyas_operator import names
 from eyas_operator.cluster import Event
 from eyas_operator.rights import APPLIED, JOB_RIGHTS, Right
-from support.kube_apiserver import KubeApiServer
+from support.kube_apiserver import MERGE, KubeApiServer
 from support.kube_operator import Clock, Kubelet, ToldReports, operator, status_of, submit
 from support.operator_world import a_report
 
@@ -83,6 +83,9 @@ async def a_life(server: KubeApiServer, namespace: str, folder: Path, used: Used
             found = server.must("GET", f"/api/v1/namespaces/{namespace}/{plural}")["items"]
             made = next(it for it in found if "ownerReferences" in it["metadata"])
             await running.cluster.create({**made, "apiVersion": "v1", "kind": kind, "metadata": _bare(made)})
+        for config in server.must("GET", f"/api/v1/namespaces/{namespace}/configmaps")["items"]:
+            path = f"/api/v1/namespaces/{namespace}/configmaps/{config['metadata']['name']}"
+            server.must("PATCH", path, {"metadata": {"labels": {"app.kubernetes.io/name": "mine"}}}, content=MERGE)
         for path in LEFT:
             _leave(server, path.format(namespace))
         again = (Event(type="Normal", reason="Drill", message="the same again", action="Reconcile"),)

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from eyas_contract.errors import UserError
-from eyas_operator.api import load_yaml, parse
 from eyas_operator.api.base import parse_quantity, render_quantity
 from eyas_operator.api.job import JobSpec
+from eyas_operator.api.load import load_yaml
+from eyas_operator.api.parse import parse
 from eyas_operator.api.rules import IMMUTABLE, immutable_changes, immutable_digest
 from eyas_operator.api.training import Training
 from eyas_operator.errors import SpecError
@@ -61,11 +62,7 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("target.model", (), "spec.target.model: is required"),
         ("target.model", "", "spec.target.model: must have at least 1 characters"),
         ("target.dtype", "fp8", "spec.target.dtype: must be float32, bfloat16 or float16"),
-        (
-            "target.captureLayers",
-            [3, 2, 9],
-            "spec.target.captureLayers: must be three ascending layer numbers between 0 and 1000",
-        ),
+        ("target.captureLayers", [1, 2, 1001], "spec.target.captureLayers[2]: must be at most 1000"),
         ("target", [], "spec.target: must be an object"),
         ("data.prompts", "p.jsonl", "spec.data.prompts: must be a list"),
         ("data.prompts", [1], "spec.data.prompts[0]: must be a string"),
@@ -76,7 +73,6 @@ def changed(path: str, value: object) -> dict[str, Any]:
             "1GB",
             "spec.store.maxResidentBytes: must be a quantity of bytes such as 512Mi or 140Gi",
         ),
-        ("store.maxResidentBytes", "1Ki", "spec.store.maxResidentBytes: must be at least 1Mi"),
         ("store.backend", "Redis", "spec.store.backend: must be Mooncake, SharedDirectory or Memory"),
         ("store.sharedDirectory", {}, "spec.store.sharedDirectory: is only for backend: SharedDirectory"),
         (
@@ -122,68 +118,11 @@ def changed(path: str, value: object) -> dict[str, Any]:
             {"spec": {"volumes": [{"name": "x-a", "hostPath": {"path": "/"}}]}},
             "spec.producers.template.spec.volumes[0].hostPath: is not a known field",
         ),
-        (
-            "producers.template",
-            {"spec": {"volumes": [{"name": "x-a"}]}},
-            "spec.*.template.spec.volumes: each volume needs exactly one source "
-            "(producers, consumers, services, store.mooncake.nodes)",
-        ),
-        (
-            "consumers.template",
-            {"spec": {"containers": [{"env": [{"name": "EYAS_ATTEMPT", "value": "9"}]}]}},
-            "spec.consumers.template.spec.containers[0].env[0].name: EYAS_ATTEMPT is set by Eyas",
-        ),
-        (
-            "producers.template",
-            {"spec": {"containers": [{"volumeMounts": [{"name": "x-a", "mountPath": "/a"}]}]}},
-            "spec.*.template.spec.containers[0].volumeMounts: must name volumes of the same template "
-            "(producers, consumers, services, store.mooncake.nodes)",
-        ),
-        (
-            "producers.template",
-            {
-                "spec": {
-                    "containers": [{"volumeMounts": [{"name": "x-a", "mountPath": "/etc/eyas/tokens/x"}]}],
-                    "volumes": [{"name": "x-a", "configMap": {"name": "c"}}],
-                }
-            },
-            "spec.*.template.spec.containers[0].volumeMounts: must not meet a path that Eyas mounts "
-            "(producers, consumers, services, store.mooncake.nodes)",
-        ),
-        (
-            "consumers.template",
-            {"metadata": {"labels": {"eyas.dev/attempt": "9"}}},
-            "spec.consumers.template.metadata.labels: eyas.dev/attempt is written by Eyas",
-        ),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value and " " not in value else None,
 )
 def test_refused_with_its_field_path(path: str, value: object, line: str) -> None:
     assert line in errors_of(changed(path, value))
-
-
-ROLES = ("producers", "consumers", "services")
-
-
-@pytest.mark.parametrize(
-    ("pod", "line"),
-    [
-        ({"volumes": [{"name": "x-a"}]}, "each volume needs exactly one source"),
-        ({"containers": [{"volumeMounts": [{"name": "x-a", "mountPath": "/a"}]}]}, "must name volumes of the same"),
-        (
-            {
-                "containers": [{"volumeMounts": [{"name": "x-a", "mountPath": "/etc/eyas/tokens"}]}],
-                "volumes": [{"name": "x-a", "configMap": {"name": "c"}}],
-            },
-            "must not meet a path that Eyas mounts",
-        ),
-    ],
-)
-def test_all_templates_are_held_to_the_same_rules(pod: dict[str, Any], line: str) -> None:
-    store = {"backend": "Mooncake", "mooncake": {"nodes": {"template": {"spec": pod}}}}
-    for path, value in (("store", store), *((f"{role}.template", {"spec": pod}) for role in ROLES)):
-        (found,) = errors_of(changed(path, value))
-        assert line in found, path
 
 
 def test_packing_and_a_number_of_samples_exclude_each_other() -> None:
@@ -258,7 +197,7 @@ def test_quantities(text: object, nbytes: int) -> None:
     assert parse_quantity(render_quantity(nbytes)) == nbytes
 
 
-@pytest.mark.parametrize("text", ["", "1 Gi", "-1Gi", "1e9", "Gi", True, None, 2**61])
+@pytest.mark.parametrize("text", ["", "1 Gi", "-1Gi", "1e9", "Gi", True, None])
 def test_bad_quantities(text: object) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse_quantity(text)

@@ -1,6 +1,10 @@
 """Bugs that recur in operators of training jobs, each as a scenario that must not happen here."""
 
+from typing import Any, cast
+
 from eyas_contract.states import Phase
+from eyas_operator.api.crd import status_schema
+from eyas_operator.status import CONDITIONS
 from support.model_cluster import ModelCluster
 from support.operator_world import a_body, a_report
 
@@ -19,6 +23,18 @@ def test_first_member_that_ends_is_enough() -> None:
     cluster.end("consumer-1-a1", 1)
     cluster.reconcile()
     assert cluster.status.attempt == 2, "the other member, which still runs, is not waited for"
+
+
+def test_conditions_that_somebody_else_wrote_stop_nothing_and_lose_none_of_ours() -> None:
+    cluster = ModelCluster().started()
+    crd = cast("dict[str, Any]", status_schema()["properties"])["conditions"]["items"]
+    # The least that the API server takes.
+    theirs = dict.fromkeys(crd["required"], "Nosy") | {"status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    for conditions in ([theirs], [*cluster.stored["conditions"], theirs]):
+        cluster.stored = cluster.stored | {"conditions": conditions}
+        cluster.reconcile()
+        assert [it["type"] for it in cluster.stored["conditions"]] == list(CONDITIONS)
+        assert cluster.verdict("Ready") == ("True", "AllReady")
 
 
 def test_finished_job_never_starts_again_when_its_children_are_collected() -> None:

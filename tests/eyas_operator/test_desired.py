@@ -1,6 +1,7 @@
 """Manifests: what every child must be, over generated specs."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -30,7 +31,7 @@ SCRATCH = {
     "containers": [
         {
             "image": "mine:1",
-            "env": [{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "HOME", "value": "/root"}],
+            "env": [{"name": "NCCL_DEBUG", "value": "WARN"}, {"name": "A", "value": "b"}],
             "resources": {"limits": {"memory": "9Gi"}},
             "volumeMounts": [{"name": "x-scratch", "mountPath": "/scratch"}],
         }
@@ -249,8 +250,8 @@ def test_metadata_claim_is_exclusive_and_the_service_selects_one_pod() -> None:
     assert peers["publishNotReadyAddresses"] is True
 
 
-def test_user_environment_never_replaces_ours() -> None:
-    template = {"spec": {"containers": [{"env": [{"name": "HOME", "value": "/root"}, {"name": "A", "value": "b"}]}]}}
+def test_variables_of_a_template_reach_its_pods_beside_ours() -> None:
+    template = {"spec": {"containers": [{"env": [{"name": "A", "value": "b"}]}]}}
     pod = of_kind(rendered(a_body(producers={"replicas": 1, "template": template})), "Pod")["producer-0-o1"]
     values = {entry["name"]: entry.get("value") for entry in pod["spec"]["containers"][0]["env"]}
     assert values["HOME"] == "/tmp"
@@ -272,3 +273,39 @@ def test_what_is_said_of_services_reaches_the_pods_that_have_no_other_template()
         if said[0]:
             found.add(labels[names.LABEL_ROLE])
     assert found == {"metadata", "store-master"}
+
+
+COMPONENTS = {
+    "Service": {"peers": "job", "metadata": "metadata", "store-master": "store-master"},
+    "ConfigMap": {"config-e1-a1": "job"},
+    "Secret": {"tokens": "job", "reader": "job"},
+    "PersistentVolumeClaim": {"metadata-e1": "metadata", "checkpoints": "consumer"},
+    "PodDisruptionBudget": {"producer": "producer", "consumer": "consumer"},
+}
+
+
+def test_every_child_says_what_it_is_in_the_labels_that_everybody_knows() -> None:
+    manifests = list(render(a_body(), ENVIRONMENT, replace(SETTINGS, version="1.2+x")))
+    for manifest in manifests:
+        labels = manifest["metadata"]["labels"]
+        common = {key.partition("/")[2]: value for key, value in labels.items() if key.startswith("app.kubernetes.io/")}
+        assert common.pop("component")
+        assert common == {
+            "name": "eyas", "instance": "demo", "part-of": "eyas", "managed-by": "eyas-operator", "version": "1.2_x",
+        }  # fmt: skip
+    for kind, components in COMPONENTS.items():
+        found = of_kind(manifests, kind)
+        told = {name: it["metadata"]["labels"]["app.kubernetes.io/component"] for name, it in found.items()}
+        assert told == components, kind
+    for kind in ("Pod", "NetworkPolicy"):
+        for name, it in of_kind(manifests, kind).items():
+            assert name.startswith(it["metadata"]["labels"]["app.kubernetes.io/component"])
+
+
+def test_another_version_of_the_operator_differs_in_the_label_of_what_it_makes_alone() -> None:
+    """Else an upgrade would write every object of every job, or find that pods are not what they should be."""
+    old, new = (list(render(a_body(), ENVIRONMENT, replace(SETTINGS, version=it))) for it in ("1", "2"))
+    assert old != new
+    for manifest in (*old, *new):
+        del manifest["metadata"]["labels"]["app.kubernetes.io/version"]
+    assert old == new

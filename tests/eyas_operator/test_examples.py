@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from eyas_operator.api import load_yaml, parse
+from eyas_operator.api.load import load_yaml
+from eyas_operator.api.parse import parse
 
 SMOLLM2_HIDDEN_SIZE = 576
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))

@@ -45,6 +45,34 @@ def evicted(message: str) -> Pod:
     return a_pod(phase="Failed", reason="Evicted", message=message, containerStatuses=containers)
 
 
+HARDWARE = (
+    "what():  NCCL error in: ProcessGroupNCCL.cpp:1970, unhandled cuda error, NCCL version 2.27.7",
+    "terminate called after throwing an instance of 'c10::Error' | ncclUnhandledCudaError: Call to CUDA failed.",
+    "what():  Process group watchdog thread terminated with exception: CUDA error: uncorrectable ECC error",
+    "NVRM: Xid (PCI:0000:3b:00): 79 | what():  CUDA error: unspecified launch failure",
+    "a | NCCL WARN mlx5_0 port error | ncclSystemError: System call failed",
+    "ncclRemoteError: a remote process exited | Cuda failure 'uncorrectable ECC error encountered'",
+    f"NCCL was here | {'x' * 800} | uncorrectable ECC error",
+)
+SOFTWARE = (
+    "what():  CUDA error: device-side assert triggered | Indexing.cu:1284: Assertion `index < size` failed.",
+    "what():  CUDA error: an illegal memory access was encountered",
+    "double free or corruption (!prev)",
+    "NCCL version 2.27.7 | RuntimeError",
+    "Fatal Python error: Segmentation fault",
+    "ValueError",
+)
+PEER = (
+    "what():  NCCL error: remote process exited or there was a network error | ncclRemoteError: A call failed",
+    "NCCL WARN socketProgress: Connection closed by remote peer rank-1<4000> | what():  NCCL error, mlx5",
+)
+"""As native code says it before it aborts, and a supervisor passes it on."""
+
+
+def aborted(words: str, *, role: str = "consumer") -> Pod:
+    return ended(134, message=line(134, "Crash", f"SIGABRT: {words}"), role=role)
+
+
 @pytest.mark.parametrize(
     ("pod", "klass"),
     [
@@ -79,6 +107,10 @@ def evicted(message: str) -> Pod:
         pytest.param(ended(1, message=line(1, "Crash", "Xid 79 on GPU 0")), FailureClass.HARDWARE, id="xid"),
         pytest.param(ended(1, message='{"klass":"\ud800"}'), FailureClass.CRASH, id="line-that-is-no-text"),
         pytest.param(ended(1, message="uncorrectable ECC error"), FailureClass.HARDWARE, id="ecc-in-tail"),
+        *(pytest.param(aborted(text), FailureClass.HARDWARE, id=f"hardware-{n}") for n, text in enumerate(HARDWARE)),
+        *(pytest.param(aborted(text), FailureClass.CRASH, id=f"software-{n}") for n, text in enumerate(SOFTWARE)),
+        *(pytest.param(aborted(text), FailureClass.KILLED_WITH_GANG, id=f"peer-{n}") for n, text in enumerate(PEER)),
+        pytest.param(aborted(PEER[0], role="producer"), FailureClass.CRASH, id="peer-of-no-gang"),
         pytest.param(ended(137, conditions=DISRUPTED), FailureClass.DISRUPTED, id="preempted"),
         pytest.param(ended(78, conditions=DISRUPTED), FailureClass.CONFIG, id="config-beats-disruption"),
         pytest.param(ended(137, conditions=TAINTED), FailureClass.NODE_LOST, id="taint"),
@@ -105,7 +137,7 @@ def test_the_message_of_a_pod_that_wrote_too_much_names_the_limit() -> None:
 
 
 def test_every_class_of_an_end_has_a_place_in_the_gang() -> None:
-    told_otherwise = {"EarlyExit", "MetadataLost", "MetadataDamaged"}
+    told_otherwise = {"EarlyExit", "MetadataLost", "MetadataDamaged", "RecoveryTimeout"}
     assert {klass.value for klass in SEVERITY} == {klass.value for klass in FailureClass} - told_otherwise
 
 
@@ -113,6 +145,13 @@ def test_message_is_the_supervisors_sentence_and_bounded() -> None:
     assert classify(ended(78, message=line(78, "UserError", "no model"))).message == "no model"
     assert classify(ended(1, message="x" * 5000)).message.startswith("exit code 1 (Error): xxx")
     assert len(classify(ended(1, message="x" * 5000)).message) <= 512
+
+
+def test_what_speaks_of_hardware_is_shown_wherever_it_stands() -> None:
+    shown = classify(aborted(HARDWARE[-1])).message
+    assert shown.startswith("SIGABRT: NCCL was here")
+    assert shown.endswith("uncorrectable ECC error")
+    assert len(shown) <= 512
 
 
 def test_last_line_of_several_is_the_termination() -> None:

@@ -173,7 +173,8 @@ def test_hazard_27_budgets_are_integers_one_below_the_replicas_and_singletons_ha
     }
     assert {name: spec["minAvailable"] for name, spec in found.items()} == {"producer": 2, "consumer": 1}
     for name, spec in found.items():
-        assert set(spec) == {"minAvailable", "selector", "unhealthyPodEvictionPolicy"}
+        assert set(spec) == {"minAvailable", "maxUnavailable", "selector", "unhealthyPodEvictionPolicy"}
+        assert spec["maxUnavailable"] is None, "said, so that whoever sets it by hand is overruled"
         assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "pods that cannot get ready never block a drain"
         assert spec["selector"]["matchLabels"][names.LABEL_ROLE] == name
     cluster.edit(producers={"replicas": 1})

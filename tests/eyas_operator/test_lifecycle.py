@@ -229,14 +229,3 @@ def test_path_on_no_volume_is_refused_before_any_pod() -> None:
     cluster.passes(3)
     assert cluster.verdict("Accepted") == ("False", "InvalidSpec")
     assert pods(cluster) == []
-
-
-def test_several_consumers_on_a_claim_for_one_node_are_refused() -> None:
-    cluster = ModelCluster(a_body(consumers={"replicas": 1})).started()
-    cluster.edit(consumers={"replicas": 2})
-    cluster.passes(2)
-    assert cluster.verdict("Accepted") == ("False", "CheckpointsNotShared")
-    assert "consumer-0-a1" in pods(cluster)
-    cluster.edit(consumers={"replicas": 1})
-    cluster.passes(1)
-    assert cluster.verdict("Accepted")[0] == "True"

@@ -1,7 +1,9 @@
 """Names stay legal and distinct for every legal job, and labels lead back to the identity."""
 
+import re
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from support.operator_world import OTHER_UID, UID
 
 LABEL = "abcdefghijklmnopqrstuvwxyz0123456789-"
 JOB_NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", fullmatch=True)
+LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 PODS = st.builds(
     PodIdentity,
     role=st.sampled_from(Role),
@@ -52,7 +55,9 @@ def test_labels_lead_back_to_the_pod(name: str, pod: PodIdentity) -> None:
     assert labels["eyas.dev/attempt"] == str(pod.serial)
     if pod.role is Role.METADATA:
         assert found.store_epoch == pod.store_epoch
-    assert all(len(value) <= names.NAME_LENGTH_MAX for value in labels.values())
+    assert labels["app.kubernetes.io/instance"] == name[: names.NAME_LENGTH_MAX].rstrip("-."), "as people know the job"
+    assert labels["app.kubernetes.io/component"] == pod.role.value
+    assert all(LABEL_VALUE.fullmatch(value) for value in labels.values())
 
 
 @given(PODS, PODS)
@@ -88,3 +93,12 @@ def test_service_also_finds_a_pod_that_was_made_before_every_pod_said_its_attemp
     assert names.pod_identity(labels) is not None
     later = replace(pod, serial=pod.serial + 1)
     assert not names.pod_selector(job, pod).items() <= names.pod_labels(job, later).items()
+
+
+@pytest.mark.parametrize(
+    ("version", "label"),
+    [("0.1.0", "0.1.0"), ("1.2.3rc1.dev4+g1a2b3c", "1.2.3rc1.dev4_g1a2b3c"), ("1+" + "x" * 80, "1_" + "x" * 61)],
+)
+def test_any_version_is_a_legal_label(version: str, label: str) -> None:
+    assert names.version_label(version) == label
+    assert LABEL_VALUE.fullmatch(label)

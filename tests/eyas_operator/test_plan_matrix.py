@@ -209,6 +209,7 @@ def test_every_class_that_a_pod_can_end_with_is_in_the_matrix() -> None:
     elsewhere = {
         FailureClass.NOT_CREATED,  # nothing ended
         FailureClass.TEMPLATE_CHANGED,  # likewise
+        FailureClass.RECOVERY_TIMEOUT,  # likewise
         FailureClass.EARLY_EXIT,  # of the whole gang
         FailureClass.METADATA_LOST,  # of a claim
         FailureClass.METADATA_DAMAGED,  # of one role: test_damaged_metadata

@@ -153,6 +153,20 @@ def test_operator_and_contract_stay_light(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+WAITED_FOR = {
+    # what a person types -> modules that it must not wait for
+    "eyas_cli.cluster.commands": {"kubernetes", "aiohttp", "pydantic", "rich", "matplotlib", "msgspec", "yaml"},
+    "eyas_cli.cluster.screens, eyas_cli.cluster.access": {"matplotlib", "numpy", "torch", "eyas_operator.api.job"},
+}
+
+
+@pytest.mark.parametrize("modules", WAITED_FOR)
+def test_the_plugin_answers_without_waiting_for_what_it_does_not_use(modules: str) -> None:
+    code = f"import sys, {modules}; print(sorted({WAITED_FOR[modules]!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_failpoint_is_placed_and_every_place_is_named() -> None:
     from eyas_runtime import failpoints
 

@@ -46,6 +46,11 @@ def exact(status: dict[str, Any]) -> tuple[str, str]:
     return found["status"], found["reason"]
 
 
+def roles(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """(desired, ready) of each role."""
+    return {role["name"]: (role["desired"], role["ready"]) for role in status.get("roles", ())}
+
+
 def wait_until(claim: str, probe: Callable[[], Any], seconds: float = SETTLE_SECONDS) -> Any:  # noqa: ANN401
     """The first true value of `probe`, which is asked again and again; fails with `claim`."""
     last: list[Any] = []

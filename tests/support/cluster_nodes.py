@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from eyas_contract import env
@@ -16,6 +17,11 @@ from support.pod_drill import seen
 CONTROL_PLANE: Final = "node-role.kubernetes.io/control-plane"
 PLACE: Final = "eyas.dev/place"
 DRAIN_SECONDS: Final = 240
+API_SERVER_PORT: Final = "6443"
+_SIGNAL: Final = (
+    'for file in $(grep -lE "$2" /proc/[0-9]*/cgroup); do pid=${file#/proc/}; pid=${pid%/cgroup}; '
+    'case $(cat "/proc/$pid/comm") in pause) ;; *) kill "-$1" "$pid" ;; esac; done 2>/dev/null; true'
+)
 
 
 def workers(kubectl: Kubectl) -> list[str]:
@@ -90,10 +96,55 @@ def paused(kubectl: Kubectl, node: str) -> Iterator[None]:
         yield
     finally:
         _docker("unpause", node)
-        ready = ("wait", "--for=condition=Ready", f"node/{node}", f"--timeout={DRAIN_SECONDS}s")
-        kubectl.run(*ready, seconds=DRAIN_SECONDS + CALL_SECONDS)
-        # The taint goes after the condition; a pod that came in between would be sent away.
-        seen(lambda: "taints" not in kubectl.get("node", node)["spec"], f"{node} is without taints")
+        _well(kubectl, node)
+
+
+def _well(kubectl: Kubectl, node: str) -> None:
+    ready = ("wait", "--for=condition=Ready", f"node/{node}", f"--timeout={DRAIN_SECONDS}s")
+    kubectl.run(*ready, seconds=DRAIN_SECONDS + CALL_SECONDS)
+    # The taint goes after the condition; a pod that came in between would be sent away.
+    seen(lambda: "taints" not in kubectl.get("node", node)["spec"], f"{node} is without taints")
+
+
+@contextmanager
+def cut_off(kubectl: Kubectl, node: str) -> Iterator[None]:
+    """While the block runs `node` hears nothing of the API server: its pods stay as they are, and reach each other.
+
+    New pods go elsewhere, as they would once the node is known to be unreachable.
+    """
+    rule = ("OUTPUT", "-p", "tcp", "--dport", API_SERVER_PORT, "-j", "REJECT", "--reject-with", "tcp-reset")
+    try:
+        with cordoned(kubectl, node):
+            _docker("exec", node, "iptables", "-I", *rule)
+            try:
+                yield
+            finally:
+                _docker("exec", node, "iptables", "-D", *rule)
+    finally:
+        _well(kubectl, node)
+
+
+def send_away(kubectl: Kubectl, pod: str) -> None:
+    """What Kubernetes does to a pod of a node that was unreachable for longer than the pod tolerates."""
+    told = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "a drill"}
+    # Kubernetes takes back such a condition of a pod that it takes for an old one.
+    told["lastTransitionTime"] = datetime.now(UTC).isoformat(timespec="seconds")
+    change = json.dumps({"status": {"conditions": [told]}})
+    kubectl.run("patch", "pod", pod, "--subresource=status", "--type=strategic", "-p", change)
+    kubectl.run("delete", "pod", pod, "--wait=false")
+
+
+def signal_container(kubectl: Kubectl, pod: str, name: str) -> None:
+    """Send `KILL` or `STOP` to all of a container, from its node: nothing inside can do that to the first process."""
+    found = kubectl.get("pod", pod)
+    uid = found["metadata"]["uid"]
+    _docker("exec", found["spec"]["nodeName"], "sh", "-c", _SIGNAL, "-", name, f"{uid}|{uid.replace('-', '_')}")
+
+
+def tag_image(node: str, image: str, name: str) -> None:
+    """Have the node know `image` by another `name`, too."""
+    library = "docker.io/library"
+    _docker("exec", node, "ctr", "-n", "k8s.io", "images", "tag", "--force", f"{library}/{image}", f"{library}/{name}")
 
 
 def _docker(*arguments: str) -> None:

@@ -3,14 +3,18 @@
 Everything here puts back what it found: other tests need an operator, too.
 """
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from support.cluster_drill import condition, exact, wait_for, wait_until
 from support.cluster_job import ClusterJob
+from support.cluster_nodes import tag_image
 from support.kube_tools import tool
 from support.kubectl import NAMESPACE, Kubectl, kubeconfig
 from support.pod_history import PodHistory
@@ -19,11 +23,7 @@ OPERATOR: Final = "eyas-operator"
 PODS: Final = "app.kubernetes.io/name=eyas,app.kubernetes.io/component=operator"
 RELEASE: Final = "eyas"
 READY_SECONDS: Final = 180
-_CHART: Final = Path(__file__).parents[2] / "charts" / "eyas"
-_KILL: Final = (
-    'for file in $(grep -lE "$1" /proc/[0-9]*/cgroup); do pid=${file#/proc/}; pid=${pid%/cgroup}; '
-    'case $(cat "/proc/$pid/comm") in pause) ;; *) kill -9 "$pid" ;; esac; done 2>/dev/null; true'
-)
+CHART: Final = Path(__file__).parents[2] / "charts" / "eyas"
 
 
 def helm(*arguments: str) -> str:
@@ -36,10 +36,27 @@ def helm(*arguments: str) -> str:
     return done.stdout
 
 
-def upgrade(*values: str) -> None:
-    """`helm upgrade` of the release to this chart with its present values and these (`name=value`)."""
+def upgrade(*values: str, chart: Path = CHART) -> None:
+    """`helm upgrade` of the release to `chart` with its present values and these (`name=value`)."""
     given = [argument for value in values for argument in ("--set", value)]
-    helm("upgrade", RELEASE, str(_CHART), "--reuse-values", "--wait", "--timeout", f"{READY_SECONDS}s", *given)
+    helm("upgrade", RELEASE, str(chart), "--reuse-values", "--wait", "--timeout", f"{READY_SECONDS}s", *given)
+
+
+def earlier_chart(kubectl: Kubectl, folder: Path, version: str, *, lacks: str) -> Path:
+    """Package of an earlier version: its definition lacks a field of the spec, its images have tags of their own."""
+    copy = shutil.copytree(CHART, folder / "chart")
+    about, definition = copy / "Chart.yaml", copy / "files" / "crd.yaml"
+    told = yaml.safe_load(about.read_text())
+    present, told["version"], told["appVersion"] = told["appVersion"], version, version
+    about.write_text(yaml.safe_dump(told))
+    crd = yaml.safe_load(definition.read_text())
+    del crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"][lacks]
+    definition.write_text(yaml.safe_dump(crd))
+    helm("package", str(copy), "--destination", str(folder))
+    for node in kubectl.items("nodes"):
+        for image in ("eyas-operator", "eyas-runtime"):
+            tag_image(node["metadata"]["name"], f"{image}:{present}", f"{image}:{version}")
+    return folder / f"eyas-{version}.tgz"
 
 
 @contextmanager
@@ -52,7 +69,7 @@ def uninstalled() -> Iterator[None]:
     finally:
         given = subprocess.run(
             [
-                *(str(tool("helm")), "install", RELEASE, str(_CHART), "--values", "-", "--wait"),
+                *(str(tool("helm")), "install", RELEASE, str(CHART), "--values", "-", "--wait"),
                 *("--timeout", f"{READY_SECONDS}s", "--kubeconfig", str(kubeconfig()), "--namespace", NAMESPACE),
             ],
             input=values, capture_output=True, text=True, timeout=READY_SECONDS + 30, check=False,
@@ -71,15 +88,6 @@ def leader(kubectl: Kubectl) -> str:
     holder: str = kubectl.get("lease", OPERATOR)["spec"]["holderIdentity"]
     names: list[str] = [pod["metadata"]["name"] for pod in kubectl.items("pods", "-l", PODS)]
     return next(name for name in names if holder.startswith(name))
-
-
-def kill_container(kubectl: Kubectl, pod: str) -> None:
-    """SIGKILL of the container's processes, from its node: nothing in the pod can do that to its first process."""
-    found = kubectl.get("pod", pod)
-    uid = found["metadata"]["uid"]
-    pattern = f"{uid}|{uid.replace('-', '_')}"
-    command = ["docker", "exec", found["spec"]["nodeName"], "sh", "-c", _KILL, "-", pattern]
-    subprocess.run(command, check=True, timeout=30, capture_output=True)
 
 
 @contextmanager

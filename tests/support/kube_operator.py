@@ -96,6 +96,7 @@ async def operator(
     reports: Any = None,  # noqa: ANN401 - Reports or a stand-in
     url: str = "",
     user: str = "admin",
+    settings: Settings = SETTINGS,
     before: Callable[[str, str], None] = lambda verb, path: None,
     after: Callable[[str, str, bytes], None] = lambda verb, path, raw: None,
 ) -> AsyncIterator[Operator]:
@@ -124,7 +125,7 @@ async def operator(
         client, keys=keys, reports=reports or ToldReports(), recorder=Recorder(client, "operator-0", clock)
     )
     try:
-        yield Operator(cluster, Reconciler(cluster, ENVIRONMENT, SETTINGS, clock, Telemetry()), counted)
+        yield Operator(cluster, Reconciler(cluster, ENVIRONMENT, settings, clock, Telemetry()), counted)
     finally:
         await cluster.close()
 

@@ -36,8 +36,9 @@ def _of(info: msgspec.inspect.Type, likely: Likely) -> st.SearchStrategy[Any]:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
     if isinstance(info, i.IntType):
         return st.integers(-(2**53) if info.ge is None else info.ge, 2**53 if info.le is None else info.le)
+    if isinstance(info, i.FloatType):
+        return st.floats(info.ge, info.le, allow_nan=False, allow_infinity=False)
     simple = {
-        i.FloatType: st.floats(allow_nan=False, allow_infinity=False),
         i.BoolType: st.booleans(),
         i.NoneType: st.none(),
     }

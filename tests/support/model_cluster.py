@@ -47,13 +47,18 @@ class Thing:
     kind: str
     manifest: Manifest
     uid: str
+    created: str = ""
     status: dict[str, Any] = field(default_factory=dict)
     deleted: str = ""
     node: str = ""
 
     @property
     def metadata(self) -> Metadata:
-        raw = self.manifest["metadata"] | {"uid": self.uid, "deletionTimestamp": self.deleted}
+        raw = self.manifest["metadata"] | {
+            "uid": self.uid,
+            "creationTimestamp": self.created,
+            "deletionTimestamp": self.deleted,
+        }
         return msgspec.convert(raw, Metadata)
 
 
@@ -107,21 +112,17 @@ class ModelCluster:
     async def list_children(self, job: JobIdentity) -> Children:
         mine = [thing for thing in self.things.values() if self._labelled(thing)]
         pods = [self._pod(thing) for thing in mine if thing.kind == "Pod"]
-        claims = [
-            Claim(
-                metadata=thing.metadata,
-                spec=msgspec.convert(thing.manifest.get("spec", {}), ClaimSpec),
-                status=msgspec.convert(thing.status, ClaimStatus),
-            )
-            for thing in mine
-            if thing.kind == "PersistentVolumeClaim"
-        ]
+        claims = [self._claim(thing) for thing in mine if thing.kind == "PersistentVolumeClaim"]
         others = [
             Child(kind=thing.kind, metadata=thing.metadata)
             for thing in mine
             if thing.kind in ("Service", "ConfigMap", "NetworkPolicy", "PodDisruptionBudget")
         ]
         return Children(pods=tuple(pods), claims=tuple(claims), others=tuple(others))
+
+    async def read_claim(self, namespace: str, name: str) -> Claim | None:
+        thing = self.things.get(("PersistentVolumeClaim", name))
+        return self._claim(thing) if thing is not None else None
 
     async def read_report(self, job: JobIdentity, pod: Pod) -> StatusReply | None:
         return self.report if self.reachable else None
@@ -338,7 +339,9 @@ class ModelCluster:
         self._uids += 1
         key = (manifest["kind"], manifest["metadata"]["name"])
         phase = {"Pod": {"phase": "Pending"}, "PersistentVolumeClaim": {"phase": "Bound"}}.get(key[0], {})
-        self.things[key] = Thing(kind=key[0], manifest=manifest, uid=f"uid-{self._uids}", status=dict(phase))
+        self.things[key] = Thing(
+            kind=key[0], manifest=manifest, uid=f"uid-{self._uids}", created=time_of(self.now), status=dict(phase)
+        )
         self.ever.add(key[1])
 
     def _run(self, thing: Thing) -> None:
@@ -358,6 +361,11 @@ class ModelCluster:
     def _owned(thing: Thing) -> bool:
         owners = thing.manifest["metadata"].get("ownerReferences", [])
         return any(owner["uid"] == JOB.uid for owner in owners)
+
+    @staticmethod
+    def _claim(thing: Thing) -> Claim:
+        spec = msgspec.convert(thing.manifest.get("spec", {}), ClaimSpec)
+        return Claim(metadata=thing.metadata, spec=spec, status=msgspec.convert(thing.status, ClaimStatus))
 
     @staticmethod
     def _pod(thing: Thing) -> Pod:

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 
 
 class CuttingProxy:
-    """Forwards HTTP requests to `port`; while `cuts` is above 0, swallows the whole reply and cuts the connection."""
+    """Forwards HTTP requests to `port`; while `cuts` is above 0, swallows the whole reply and cuts the connection.
+
+    Like a Service: when `target` is changed new connections lead there, and established ones where they led.
+    """
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self.cuts = 0
@@ -34,7 +37,7 @@ class CuttingProxy:
             threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near: socket.socket) -> None:
-        with near, socket.create_connection(("127.0.0.1", self._target)) as far:
+        with near, socket.create_connection(("127.0.0.1", self.target)) as far:
             while request := _read_message(near):
                 far.sendall(request)
                 reply = _read_message(far)

@@ -12,6 +12,9 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
+from eyas_operator.api.checks import Check
+from eyas_operator.environment import ON_NO_VOLUME, READABLE, is_on_a_volume
+
 
 class Model(BaseModel):
     """Base of every type in the spec: immutable, camelCase in JSON, unknown fields refused."""
@@ -41,6 +44,7 @@ _SUFFIX: Final = {
     None: 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50,
 }  # fmt: skip
+BYTES_MIN: Final = 2**20
 BYTES_MAX: Final = 2**60
 
 
@@ -57,8 +61,6 @@ def parse_quantity(value: object) -> int:
         nbytes = int(whole) * scale
         if fraction:
             nbytes += int(fraction[1:]) * scale // 10 ** (len(fraction) - 1)
-    if not 0 <= nbytes <= BYTES_MAX:
-        raise ValueError("must be between 0 and 1024Pi")
     return nbytes
 
 
@@ -66,9 +68,18 @@ _QUANTITY_SCHEMA: Final[dict[str, Any]] = {
     "x-kubernetes-int-or-string": True,
     "anyOf": [{"type": "integer"}, {"type": "string"}],
     "pattern": r"^[0-9]{1,15}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$",
+    # As the pattern says already, but by this the API server estimates the cost of a rule.
+    "maxLength": 27,
 }
-Quantity = Annotated[int, BeforeValidator(parse_quantity), WithJsonSchema(_QUANTITY_SCHEMA)]
-"""A number of bytes, written as a Kubernetes quantity."""
+_BOUNDED: Final = Check(
+    message="must be between 1Mi and 1024Pi",
+    holds=lambda nbytes: BYTES_MIN <= nbytes <= BYTES_MAX,
+    # What is no quantity at all is told by the pattern.
+    cel="!isQuantity(string(self)) || (quantity(string(self)).compareTo(quantity('1Mi')) >= 0 && "
+    "quantity(string(self)).compareTo(quantity('1024Pi')) <= 0)",
+)
+Quantity = Annotated[int, BeforeValidator(parse_quantity), WithJsonSchema(_QUANTITY_SCHEMA), _BOUNDED]
+"""A number of bytes, written as a Kubernetes quantity. None of ours can be below 1Mi and serve."""
 
 
 def render_quantity(nbytes: int) -> str:
@@ -82,6 +93,17 @@ def render_quantity(nbytes: int) -> str:
 
 Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f]+$")]
 """A path as a role's processes see it."""
+VolumePath = Annotated[
+    Path,
+    Check(
+        message=f"{{self}} {ON_NO_VOLUME}",
+        holds=is_on_a_volume,
+        cel=f"{list(READABLE)}.exists(root, (self + '/').startsWith(root + '/')) && "
+        "!('/' + self + '/').contains('/../')",
+        cluster_only=True,
+    ),
+]
+"""A path on one of the job's volumes; a local run also takes paths of its machine."""
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """Name of another object in the job's namespace."""
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from eyas_operator import names
 from eyas_operator.api.base import Model, render_quantity
+from eyas_operator.api.checks import VALIDATIONS
 from eyas_operator.api.job import JobSpec
 from eyas_operator.api.rules import IMMUTABLE, OPTIONAL, RULES
 from eyas_operator.api.status import STATUS
@@ -94,7 +95,7 @@ def openapi() -> Schema:
             "status": status_schema(),
         },
         # A label carries the name, so that people can select by it.
-        "x-kubernetes-validations": [
+        VALIDATIONS: [
             {
                 "rule": f"self.metadata.name.size() <= {names.NAME_LENGTH_MAX}",
                 "message": f"metadata.name: must have at most {names.NAME_LENGTH_MAX} characters",
@@ -108,18 +109,16 @@ def spec_schema() -> Schema:
     raw = JobSpec.model_json_schema(by_alias=True, mode="validation")
     schema = structural(raw, raw.get("$defs", {}))
     _write_defaults(schema, JobSpec)
-    schema["x-kubernetes-validations"] = [
-        {"rule": rule.cel, "message": f"{rule.path}: {rule.message}"} for rule in RULES if rule.cel
-    ]
+    schema[VALIDATIONS] = [{"rule": rule.cel, "message": f"{rule.path}: {rule.message}"} for rule in RULES]
     for part in OPTIONAL:
         rule = {
             "rule": f"has(self.{part}) == has(oldSelf.{part})",
             "message": f"spec.{part} cannot change; make a new job",
         }
-        schema["x-kubernetes-validations"].append(rule)
+        schema[VALIDATIONS].append(rule)
     for part in (*IMMUTABLE, *OPTIONAL):
         rule = {"rule": "self == oldSelf", "message": f"spec.{part} cannot change; make a new job"}
-        schema["properties"][part]["x-kubernetes-validations"] = [rule]
+        schema["properties"][part].setdefault(VALIDATIONS, []).append(rule)
     return schema
 
 

@@ -11,7 +11,6 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from eyas_operator.api.base import Model
 from eyas_operator.api.job import DisaggTrainingJob, JobSpec
 from eyas_operator.api.rules import violations
 from eyas_operator.errors import SpecError
@@ -80,13 +79,15 @@ def _line(details: ErrorDetails) -> str:
 
 
 def field_path(where: Sequence[str | int]) -> str:
-    """`spec.data.prompts[0]` for `("spec", "data", "prompts", 0)`."""
+    """`spec.data.prompts[0]` for `("spec", "data", "prompts", 0)`; keys of maps in brackets, as the API server does."""
     path = ""
+    model: type[BaseModel] | None = DisaggTrainingJob
     for part in where:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif part != "[key]":
-            path += f".{part}" if path else part
+        if isinstance(part, int) or model is None:
+            path += f"[{part}]" if part != "[key]" else ""
+            continue
+        path += f".{part}" if path else part
+        model = _model_of(model, part)
     return path
 
 
@@ -122,6 +123,6 @@ def _model_of(model: type[BaseModel], alias: str) -> type[BaseModel] | None:
         if (field.alias or name) == alias:
             candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
             for candidate in candidates:
-                if isinstance(candidate, type) and issubclass(candidate, Model):
+                if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                     return candidate
     return None

@@ -93,5 +93,8 @@ class Recovery(Model):
     """Time without a new step after which the condition Stalled is True."""
     metadata_loss_seconds: Seconds = 120
     """Time without the metadata claim's node after which the job goes on with a new, empty claim."""
+    recovery_timeout_seconds: Seconds = 1800
+    """Time without a new step in which a pod could not start (no node fits, no image) after which producers and
+    consumers give their places back for `backoff.maxSeconds`, and then try again."""
     sweep_seconds: Seconds = 300
     """Longest time that the final sweep of the store may take."""

@@ -29,7 +29,20 @@ class Progress:
     evaluated: int = 0
     """Uses of held-out samples, not necessarily durable."""
     lag: int = 0
-    """Samples that wait in the store."""
+    """Samples in the store that the ranks have not trained."""
+    lost: int = 0
+    """Samples whose features were lost from the store and captured again."""
+    replayed: int | None = None
+    """Samples trained again after ways back to a checkpoint; absent when not told."""
+    applied_twice: int | None = None
+    """Samples applied twice along the line of checkpoints: must be 0; absent when not told."""
+    missing: int | None = None
+    """Samples up to the durable step that are neither trained nor dead: must be 0; absent when not told."""
+    lost_work_seconds: str = ""
+    """What the ranks took to train windows again, since the service started; a decimal in a string."""
+    goodput: str = ""
+    """Share of the time in which windows were trained for the first time, since ranks and service started; a decimal in
+    a string."""
     dead_letters: int = 0
     """Samples that are left out, each with a reason."""
     total_samples: int = 0

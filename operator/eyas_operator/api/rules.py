@@ -1,4 +1,4 @@
-"""Rules over several fields, each with a sentence and, for the CRD, the same rule in CEL.
+"""Rules over several fields, each with a sentence and, for the CRD, the same rule in CEL; over one value: `checks`.
 
 A rule is a plain function of the spec. `IMMUTABLE` names the parts that fix the result: they may not change while a
 job lives (CEL compares with the old object; the operator compares a digest that it wrote into the status).
@@ -13,8 +13,6 @@ from typing import Final
 from eyas_operator.api.job import JobSpec, Mode
 from eyas_operator.api.pools import FabricMode
 from eyas_operator.api.store import AccessMode, Protocol, StoreBackend
-from eyas_operator.api.template import PodTemplate
-from eyas_operator.environment import MOUNT_PATHS
 from eyas_operator.names import Role
 
 IMMUTABLE: Final = ("mode", "target", "data", "draft", "training", "store", "volumes")
@@ -30,7 +28,7 @@ class Rule:
     message: str
     holds: Callable[[JobSpec], bool]
     cel: str
-    """The same over `self`, the spec; empty where CEL cannot say it."""
+    """The same over `self`, the spec."""
 
 
 def _fabric_where_rdma(spec: JobSpec) -> bool:
@@ -43,48 +41,10 @@ def _checkpoints_shared(spec: JobSpec) -> bool:
     return spec.consumers.replicas == 1 or volume.access_mode is not AccessMode.READ_WRITE_ONCE
 
 
-def _templates(spec: JobSpec) -> tuple[PodTemplate, ...]:
-    """Every pod template of a job."""
-    nodes = spec.store.mooncake.nodes if spec.store.mooncake is not None else None
-    own = (spec.producers.template, spec.consumers.template, spec.services.template)
-    return own if nodes is None else (*own, nodes.template)
-
-
-def _volumes_have_one_source(spec: JobSpec) -> bool:
-    return all(
-        sum(source is not None for source in (volume.persistent_volume_claim, volume.config_map, volume.empty_dir)) == 1
-        for pod in _templates(spec)
-        for volume in pod.spec.volumes
-    )
-
-
-def _mounts_are_declared(spec: JobSpec) -> bool:
-    return all(
-        {mount.name for mount in pod.container.volume_mounts} <= {volume.name for volume in pod.spec.volumes}
-        for pod in _templates(spec)
-    )
-
-
-def _mounts_are_free(spec: JobSpec) -> bool:
-    paths = [mount.mount_path.rstrip("/") for pod in _templates(spec) for mount in pod.container.volume_mounts]
-    return not any(
-        path == taken or path.startswith(f"{taken}/") or taken.startswith(f"{path}/")
-        for path in paths
-        for taken in MOUNT_PATHS.values()
-    )
-
-
 def _ranks_fill_the_grid(spec: JobSpec) -> bool:
     ranks = spec.consumers.replicas * spec.consumers.processes_per_pod
     return ranks % (spec.training.parallelism.tensor * spec.training.parallelism.sequence) == 0
 
-
-_ONE_SOURCE_CEL: Final = (
-    "!has({0}.template) || !has({0}.template.spec) || !has({0}.template.spec.volumes) || "
-    "{0}.template.spec.volumes.all(v, (has(v.persistentVolumeClaim) ? 1 : 0) + (has(v.configMap) ? 1 : 0) + "
-    "(has(v.emptyDir) ? 1 : 0) == 1)"
-)
-_WHOSE: Final = "(producers, consumers, services, store.mooncake.nodes)"
 
 RULES: Final = (
     Rule(
@@ -180,37 +140,10 @@ RULES: Final = (
         cel="self.consumers.gpus == 0 || self.consumers.gpus == self.consumers.processesPerPod",
     ),
     Rule(
-        path="spec.store.maxResidentBytes",
-        message="must be at least 1Mi",
-        holds=lambda spec: spec.store.max_resident_bytes >= 2**20,
-        cel="",
-    ),
-    Rule(
         path="spec.recovery.backoff.maxSeconds",
         message="must be at least spec.recovery.backoff.baseSeconds",
         holds=lambda spec: spec.recovery.backoff.max_seconds >= spec.recovery.backoff.base_seconds,
         cel="self.recovery.backoff.maxSeconds >= self.recovery.backoff.baseSeconds",
-    ),
-    Rule(
-        path="spec.*.template.spec.volumes",
-        message=f"each volume needs exactly one source {_WHOSE}",
-        holds=_volumes_have_one_source,
-        cel=f"({_ONE_SOURCE_CEL.format('self.producers')}) && ({_ONE_SOURCE_CEL.format('self.consumers')}) && "
-        f"({_ONE_SOURCE_CEL.format('self.services')}) && "
-        f"(!has(self.store.mooncake) || !has(self.store.mooncake.nodes) || "
-        f"({_ONE_SOURCE_CEL.format('self.store.mooncake.nodes')}))",
-    ),
-    Rule(
-        path="spec.*.template.spec.containers[0].volumeMounts",
-        message=f"must name volumes of the same template {_WHOSE}",
-        holds=_mounts_are_declared,
-        cel="",
-    ),
-    Rule(
-        path="spec.*.template.spec.containers[0].volumeMounts",
-        message=f"must not meet a path that Eyas mounts {_WHOSE}",
-        holds=_mounts_are_free,
-        cel="",
     ),
 )
 

@@ -45,7 +45,8 @@ class Condition:
     """Why, for people."""
     last_transition_time: str
     """When `status` flipped last."""
-    observed_generation: int
+    # The definition does not ask for it: a condition that somebody else wrote must not make the status unreadable.
+    observed_generation: int = 0
     """Generation of the spec that this was said of."""
 
 
@@ -191,6 +192,8 @@ class JobStatus:
     units: tuple[Unit, ...] = ()
     """Everything that restarts as a whole, with its number and its budget."""
     gang: Gang = Gang()
+    released_time: str = ""
+    """Non-empty: since then producers and consumers have no pods, because one of the job's pods found no place."""
     metadata: MetadataState = MetadataState()
     checkpoints_claim_uid: str = ""
     """Under which the claim of the checkpoints was first seen."""

@@ -6,42 +6,33 @@ privileges, service accounts or secrets, so creating a job gives nobody more rig
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, JsonValue, WithJsonSchema, field_validator
+from pydantic import Field, JsonValue, WithJsonSchema
 
-from eyas_contract import env
+from eyas_operator.api import template_checks as checks
 from eyas_operator.api.base import Model, Name, Quantity
-from eyas_operator.names import GROUP
+from eyas_operator.api.checks import once
 
 _FREE: Final[dict[str, Any]] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 FreeObject = Annotated[dict[str, JsonValue], WithJsonSchema(_FREE)]
 """An object that is passed on as it is."""
 ShortText = Annotated[str, Field(max_length=1024)]
 StringMap = Annotated[dict[str, ShortText], Field(max_length=64)]
-ResourceAmount = Annotated[
-    str | int,
-    WithJsonSchema({"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}),
-]
-RESERVED_ENV: Final = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
-"""Names that our own processes set, besides everything that begins with EYAS_ or TORCHELASTIC_."""
-DRILL_ENV: Final = frozenset({env.TRAINER, env.CAPTURE})
-"""Names of ours that a job may set all the same: drills run the fake trainer, which needs no torch."""
-_RESERVED_PREFIXES: Final = ("EYAS_", "TORCHELASTIC_", "PET_", "LD_", "PYTHON")
+LabelMap = Annotated[dict[str, Annotated[ShortText, checks.LABEL_VALUE]], Field(max_length=64)]
+_INT_OR_STRING: Final[dict[str, Any]] = {
+    "x-kubernetes-int-or-string": True,
+    "anyOf": [{"type": "integer"}, {"type": "string"}],
+    "maxLength": 32,
+}
+ResourceAmount = Annotated[JsonValue, WithJsonSchema(_INT_OR_STRING), checks.AMOUNT]
 
 
 class EnvVar(Model):
     """One environment variable with a literal value; nothing secret belongs here."""
 
-    name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), checks.FREE_VARIABLE]
     """Name of the variable; names that Eyas sets are refused."""
     value: Annotated[str, Field(max_length=4096)] = ""
     """Its literal value."""
-
-    @field_validator("name")
-    @classmethod
-    def _not_ours(cls, name: str) -> str:
-        if name in RESERVED_ENV or (name.startswith(_RESERVED_PREFIXES) and name not in DRILL_ENV):
-            raise ValueError(f"{name} is set by Eyas")
-        return name
 
 
 class Resources(Model):
@@ -58,11 +49,13 @@ class VolumeMount(Model):
 
     name: Name
     """One of the template's volumes."""
-    mount_path: Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/[^:]+$")]
-    """Where the container sees it; not at or below a path that Eyas mounts."""
+    mount_path: Annotated[
+        str, Field(min_length=2, max_length=1024, pattern=r"^/[^:]+$"), checks.SHORTEST_PATH, checks.FREE_PATH
+    ]
+    """Where the container sees it; apart from every path that Eyas mounts."""
     read_only: bool = False
     """Mount it without the right to write."""
-    sub_path: Annotated[str, Field(max_length=1024)] | None = None
+    sub_path: Annotated[str, Field(max_length=1024), checks.INNER_PATH] | None = None
     """Path inside the volume."""
 
 
@@ -75,11 +68,11 @@ class Container(Model):
     """Without it: the operator's image for this role."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     """As in a pod."""
-    env: Annotated[tuple[EnvVar, ...], Field(max_length=64)] = ()
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64), once("name", "variable")] = ()
     """Further environment variables."""
     resources: Resources = Resources()
-    volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=16)] = ()
-    """Further mounts, of the template's own volumes."""
+    volume_mounts: Annotated[tuple[VolumeMount, ...], Field(max_length=16), checks.APART] = ()
+    """Further mounts, of the template's own volumes; none in another one's folder."""
 
 
 class ClaimSource(Model):
@@ -144,7 +137,7 @@ class PodSpec(Model):
 
     containers: Annotated[tuple[Container, ...], Field(min_length=1, max_length=1)] = (Container(),)
     """The one container, main."""
-    node_selector: StringMap = Field(default_factory=dict)
+    node_selector: LabelMap = Field(default_factory=dict)
     """Labels that the node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32)] = ()
     """Taints that the pod stands."""
@@ -163,32 +156,24 @@ class PodSpec(Model):
     termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] | None = None
     """Time for a checkpoint when the pod is asked to stop. Without it: 120 for consumers, 60 for
     store nodes, which move their objects meanwhile, 10 for others."""
-    volumes: Annotated[tuple[Volume, ...], Field(max_length=16)] = ()
+    volumes: Annotated[tuple[Volume, ...], Field(max_length=16), once("name", "volume"), checks.ONE_SOURCE] = ()
     """Further volumes, of safe kinds."""
 
 
 class TemplateMetadata(Model):
     """Labels and annotations to add, for example for a queue or a network."""
 
-    labels: StringMap = Field(default_factory=dict)
+    labels: Annotated[LabelMap, checks.FREE_KEYS] = Field(default_factory=dict)
     """Labels to add; keys of eyas.dev and app.kubernetes.io are refused."""
-    annotations: StringMap = Field(default_factory=dict)
+    annotations: Annotated[StringMap, checks.FREE_KEYS] = Field(default_factory=dict)
     """Annotations to add; likewise."""
-
-    @field_validator("labels", "annotations")
-    @classmethod
-    def _not_ours(cls, entries: dict[str, str]) -> dict[str, str]:
-        for key in entries:
-            if key.startswith((f"{GROUP}/", "app.kubernetes.io/")):
-                raise ValueError(f"{key} is written by Eyas")
-        return entries
 
 
 class PodTemplate(Model):
     """What a job may say about the pods of a role."""
 
     metadata: TemplateMetadata = TemplateMetadata()
-    spec: PodSpec = PodSpec()
+    spec: Annotated[PodSpec, checks.DECLARED] = PodSpec()
 
     @property
     def container(self) -> Container:

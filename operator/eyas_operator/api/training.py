@@ -3,42 +3,43 @@
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from eyas_operator.api.base import Dtype, Model, Path, Seconds, Seed
+from eyas_operator.api.base import Dtype, Model, Path, Seconds, Seed, VolumePath
+from eyas_operator.api.checks import Check
 
 WINDOW_SIZE_MAX: Final = 65_536
 Threads = Annotated[int, Field(ge=1, le=512)]
+Layer = Annotated[int, Field(ge=0, le=1000)]
+_ASCENDING: Final = Check(
+    message="must be three layer numbers, each above the one before",
+    holds=lambda layers: layers[0] < layers[1] < layers[2],
+    # Another number of them is told by the bounds of the list.
+    cel="size(self) != 3 || (self[0] < self[1] && self[1] < self[2])",
+)
 
 
 class Target(Model):
     """The large model whose hidden states are captured."""
 
-    model: Path
+    model: VolumePath
     """Folder of a Hugging Face causal language model: configuration, tokenizer, weights."""
     gguf_file: Path | None = None
     """File inside `model` with the weights, when they are GGUF."""
     dtype: Dtype = Dtype.BFLOAT16
     """Type of the forward pass and of the captured features."""
-    capture_layers: tuple[int, int, int] | None = None
+    capture_layers: Annotated[tuple[Layer, Layer, Layer], _ASCENDING] | None = None
     """The three decoder layers whose outputs are captured. Without it: 1, n/2 - 1 and n - 4."""
     threads: Threads = 1
     """CPU threads of one producer. Part of what fixes the bits of a capture."""
-
-    @field_validator("capture_layers")
-    @classmethod
-    def _ascending(cls, layers: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
-        if layers is not None and not 0 <= layers[0] < layers[1] < layers[2] <= 1000:
-            raise ValueError("must be three ascending layer numbers between 0 and 1000")
-        return layers
 
 
 class Data(Model):
     """What is trained on: prompts to capture, or existing feature files."""
 
-    prompts: Annotated[tuple[Path, ...], Field(max_length=1024)] = ()
+    prompts: Annotated[tuple[VolumePath, ...], Field(max_length=1024)] = ()
     """JSONL files; a line is `{"messages": [{"role": ..., "content": ...}]}` or `{"text": ...}`."""
-    features: Annotated[tuple[Path, ...], Field(max_length=1024)] = ()
+    features: Annotated[tuple[VolumePath, ...], Field(max_length=1024)] = ()
     """Folders of existing feature files in SpecForge's layout. Exclusive with `prompts`."""
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] = 2048
     """Tokens of one sample; longer ones are cut."""
@@ -78,7 +79,7 @@ class Draft(Model):
     loss_normalisation: LossNormalisation = LossNormalisation.ALL_POSITIONS
     """AllPositions divides by every position of the window, as EAGLE3 does; Supervised by the supervised ones."""
     variant: DraftVariant = DraftVariant.EAGLE3
-    initial_from: Path | None = None
+    initial_from: VolumePath | None = None
     """Folder of an existing draft to start from."""
     seed: Seed = 42
     """Seed of the initial weights."""
@@ -94,7 +95,7 @@ class Schedule(StrEnum):
 class Evaluation(Model):
     """Measuring the draft on prompts that are never trained; the best checkpoint is kept beside the newest ones."""
 
-    prompts: Annotated[tuple[Path, ...], Field(min_length=1, max_length=1024)]
+    prompts: Annotated[tuple[VolumePath, ...], Field(min_length=1, max_length=1024)]
     """JSONL files as in `data.prompts`. They change neither the weights nor the draft's vocabulary."""
     every_steps: Annotated[int, Field(ge=1, le=1_000_000)]
     """Optimizer steps between two evaluations; another one follows the last step."""

@@ -5,11 +5,11 @@ Which pods there should be is decided by `plan`; this package knows only how eac
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from eyas_operator.cluster import SecretShape
 from eyas_operator.desired import access, config, consumers, metadata, producers, stores, sweeper
-from eyas_operator.desired.build import Build, own_store_nodes, with_digest
+from eyas_operator.desired.build import Build, own_store_nodes, with_digest, with_version
 from eyas_operator.desired.pods import PodShape, grace_seconds, pod
 from eyas_operator.names import PodIdentity, Role
 from eyas_operator.world import Manifest
@@ -42,12 +42,13 @@ def desired(build: Build, pods: Iterable[PodIdentity]) -> Desired:
         services.append(stores.master_service(build))
     applied = (*services, *access.network_policies(build), *access.disruption_budgets(build))
     claims = (metadata.claim(build), stores.shared_directory_claim(build), stores.checkpoints_claim(build))
+    made = (pod(build, identity, shape_of(build, identity)) for identity in pods)
     return Desired(
-        secrets=access.secrets(build),
-        applied=tuple(with_digest(manifest) for manifest in applied),
-        config=config.config_map(build),
-        claims=tuple(claim for claim in claims if claim is not None),
-        pods=tuple(pod(build, identity, shape_of(build, identity)) for identity in pods),
+        secrets=tuple(replace(shape, manifest=with_version(build, shape.manifest)) for shape in access.secrets(build)),
+        applied=tuple(with_version(build, with_digest(manifest)) for manifest in applied),
+        config=with_version(build, config.config_map(build)),
+        claims=tuple(with_version(build, claim) for claim in claims if claim is not None),
+        pods=tuple(with_version(build, manifest) for manifest in made),
     )
 
 

@@ -76,7 +76,7 @@ def _policy(build: Build, role: Role, present: tuple[Role, ...]) -> Manifest:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": metadata(build.job, names.policy(build.job, role.value)),
+        "metadata": metadata(build.job, names.policy(build.job, role.value), role.value),
         "spec": {
             "podSelector": {"matchLabels": _selector(build, role)},
             "policyTypes": ["Ingress", "Egress"],
@@ -115,9 +115,11 @@ def disruption_budgets(build: Build) -> tuple[Manifest, ...]:
         {
             "apiVersion": "policy/v1",
             "kind": "PodDisruptionBudget",
-            "metadata": metadata(build.job, names.policy(build.job, role.value)),
+            "metadata": metadata(build.job, names.policy(build.job, role.value), role.value),
             "spec": {
                 "minAvailable": count - 1,
+                # Whoever sets it takes the other one away, and the two exclude each other.
+                "maxUnavailable": None,
                 "unhealthyPodEvictionPolicy": "AlwaysAllow",
                 "selector": {"matchLabels": _selector(build, role)},
             },

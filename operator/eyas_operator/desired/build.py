@@ -82,9 +82,9 @@ def owner(job: JobIdentity) -> Manifest:
     }
 
 
-def metadata(job: JobIdentity, name: str, *, owned: bool = True) -> Manifest:
+def metadata(job: JobIdentity, name: str, component: str = names.SHARED, *, owned: bool = True) -> Manifest:
     """`metadata` of a child that is not a pod. `owned=False`: it outlives the job."""
-    built: Manifest = {"name": name, "namespace": job.namespace, "labels": names.job_labels(job)}
+    built: Manifest = {"name": name, "namespace": job.namespace, "labels": names.job_labels(job, component)}
     if owned:
         built["ownerReferences"] = [owner(job)]
     return built
@@ -97,3 +97,10 @@ def with_digest(manifest: Manifest) -> Manifest:
     meta = manifest["metadata"]
     annotations = meta.get("annotations", {}) | {names.ANNOTATION_DIGEST: digest}
     return manifest | {"metadata": meta | {"annotations": annotations}}
+
+
+def with_version(build: Build, manifest: Manifest) -> Manifest:
+    """`manifest` with the label that says who wrote it; after the digest, so that an upgrade finds nothing to do."""
+    meta = manifest["metadata"]
+    labels = meta["labels"] | {names.LABEL_VERSION: names.version_label(build.settings.version)}
+    return manifest | {"metadata": meta | {"labels": labels}}

@@ -3,11 +3,13 @@
 One ConfigMap per store epoch and attempt: a pod keeps the one it was made with, so nothing changes under a process.
 """
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
 
 from eyas_contract import config, env
+from eyas_contract.errors import UserError
 from eyas_operator.api.job import Mode
 from eyas_operator.api.store import DigestAlgorithm, StoreBackend
 from eyas_operator.api.training import DraftVariant
@@ -58,14 +60,21 @@ def job_config(build: Build) -> config.JobConfig:
     )
 
 
-def _path(build: Build, path: str) -> str:
-    return build.environment.resolve(build.job, path)
+def _path(build: Build, field: str, path: str) -> str:
+    try:
+        return build.environment.resolve(build.job, path)
+    except UserError as error:
+        raise UserError(f"spec.{field}: {error}") from error
+
+
+def _paths(build: Build, field: str, paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_path(build, f"{field}[{place}]", path) for place, path in enumerate(paths))
 
 
 def _target(build: Build) -> config.TargetConfig:
     target = build.spec.target
     return config.TargetConfig(
-        model=_path(build, target.model),
+        model=_path(build, "target.model", target.model),
         gguf_file=target.gguf_file,
         dtype=target.dtype.value,
         capture_layers=target.capture_layers,
@@ -76,8 +85,8 @@ def _target(build: Build) -> config.TargetConfig:
 def _data(build: Build) -> config.DataConfig:
     data = build.spec.data
     return config.DataConfig(
-        prompts=tuple(_path(build, path) for path in data.prompts),
-        features=tuple(_path(build, path) for path in data.features),
+        prompts=_paths(build, "data.prompts", data.prompts),
+        features=_paths(build, "data.features", data.features),
         max_length=data.max_length,
         epochs=data.epochs,
         seed=data.seed,
@@ -90,20 +99,20 @@ def _evaluation(build: Build) -> config.EvaluationConfig | None:
     evaluation = build.spec.evaluation
     if evaluation is None:
         return None
-    return config.EvaluationConfig(
-        prompts=tuple(_path(build, path) for path in evaluation.prompts), every_steps=evaluation.every_steps
-    )
+    prompts = _paths(build, "evaluation.prompts", evaluation.prompts)
+    return config.EvaluationConfig(prompts=prompts, every_steps=evaluation.every_steps)
 
 
 def _draft(build: Build) -> config.DraftConfig:
     draft = build.spec.draft
+    initial = draft.initial_from
     return config.DraftConfig(
         vocab_size=draft.vocab_size,
         steps=draft.steps,
         decay=draft.decay,
         normalisation=draft.loss_normalisation.value,
         variant=_VARIANTS[draft.variant],
-        initial_from=None if draft.initial_from is None else _path(build, draft.initial_from),
+        initial_from=None if initial is None else _path(build, "draft.initialFrom", initial),
         seed=draft.seed,
     )
 

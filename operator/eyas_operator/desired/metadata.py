@@ -19,7 +19,7 @@ def claim(build: Build) -> Manifest:
     volume = build.spec.volumes.metadata
     name = names.metadata_claim(build.job, build.status.store_epoch)
     mode = "ReadWriteOncePod" if volume.exclusive else "ReadWriteOnce"
-    meta = metadata(build.job, name)
+    meta = metadata(build.job, name, Role.METADATA.value)
     meta["labels"] |= {names.LABEL_STORE_EPOCH: str(build.status.store_epoch)}
     return claim_manifest(meta, mode, volume.size, volume.storage_class_name)
 
@@ -77,7 +77,7 @@ def service_manifest(build: Build, identity: PodIdentity, ports: tuple[tuple[str
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(build.job, names.service(build.job, identity.role)),
+        "metadata": metadata(build.job, names.service(build.job, identity.role), identity.role.value),
         "spec": {
             "type": "ClusterIP",
             "selector": names.pod_selector(build.job, identity),

@@ -175,11 +175,8 @@ def _environment(build: Build, identity: PodIdentity, shape: PodShape, name: str
     else:
         built.append({"name": env.HOST_ADDRESS, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
         built.append({"name": env.READY_PORT, "value": str(env.READY_PORT_NUMBER)})
-    taken = {entry["name"] for entry in built}
-    built += [
-        {"name": entry.name, "value": entry.value} for entry in shape.template.container.env if entry.name not in taken
-    ]
-    return built
+    # None of a template's names is one of ours: `api.template_checks` refuses them.
+    return built + [{"name": entry.name, "value": entry.value} for entry in shape.template.container.env]
 
 
 def _resources(build: Build, shape: PodShape, *, fabric: bool) -> Manifest:

@@ -77,5 +77,5 @@ def checkpoints_claim(build: Build) -> Manifest | None:
     several = build.spec.consumers.replicas > 1
     mode = volume.access_mode or (AccessMode.READ_WRITE_MANY if several else AccessMode.READ_WRITE_ONCE)
     owned = volume.retention_policy is RetentionPolicy.DELETE
-    meta = metadata(build.job, names.checkpoints_claim(build.job), owned=owned)
+    meta = metadata(build.job, names.checkpoints_claim(build.job), Role.CONSUMER.value, owned=owned)
     return claim_manifest(meta, mode.value, volume.size, volume.storage_class_name)

@@ -10,7 +10,7 @@ from eyas_contract.errors import Fenced
 from eyas_contract.wire import StatusReply
 from eyas_operator.cluster import Cluster, Event, Glimpse, ObjectRef, SecretShape
 from eyas_operator.names import JobIdentity
-from eyas_operator.world import Children, JobRecord, Manifest, Pod
+from eyas_operator.world import Children, Claim, JobRecord, Manifest, Pod
 
 
 class LedCluster:
@@ -33,6 +33,9 @@ class LedCluster:
 
     async def list_children(self, job: JobIdentity) -> Children:
         return await self._inner.list_children(job)
+
+    async def read_claim(self, namespace: str, name: str) -> Claim | None:
+        return await self._inner.read_claim(namespace, name)
 
     async def read_report(self, job: JobIdentity, pod: Pod) -> StatusReply | None:
         return await self._inner.read_report(job, pod)

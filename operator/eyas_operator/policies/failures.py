@@ -10,12 +10,13 @@
 | `DisruptionTarget`, eviction, 143 | Disrupted | no | restarted |
 | node lost | NodeLost | no | restarted elsewhere, node strike |
 | pod deleted or vanished | PodDeleted | no | restarted |
+| could not start for `recoveryTimeoutSeconds` | RecoveryTimeout | no | places given back, then made again |
 | never ran, and its template was changed | TemplateChanged | no | made again as the spec says now |
 | `OOMKilled`, or message class `OutOfMemory` | OutOfMemory | yes; twice without progress fails the job | restarted |
 | evicted for more than its own storage limit | OutOfStorage | yes | restarted |
 | message class `Hang` | Hang | yes | restarted |
 | ECC, Xid, NCCL, RDMA in the message | Hardware | yes | restarted elsewhere, node strike |
-| message class `KilledWithGang`, or `Closed` of a rank | KilledWithGang | yes | the culprit waited for; restarted |
+| class `KilledWithGang`; of a rank: `Closed`, NCCL's lost peer | KilledWithGang | yes | culprit waited for; restarted |
 | anything else | Crash | yes | restarted |
 
 Image pulls, unschedulable pods and missing references are *waiting*, not failures.
@@ -61,6 +62,8 @@ class FailureClass(StrEnum):
     """All consumers ended well although the metadata service has work left."""
     KILLED_WITH_GANG = "KilledWithGang"
     """Its ranks ended because others of their gang had failed: whose fault it was, another end says."""
+    RECOVERY_TIMEOUT = "RecoveryTimeout"
+    """One of its pods found no place for too long: its places were given back for a while."""
     CRASH = "Crash"
     METADATA_LOST = "MetadataLost"
     """The metadata claim is gone: next store epoch."""
@@ -85,9 +88,17 @@ STRIKING: Final = frozenset({FailureClass.NODE_LOST, FailureClass.HARDWARE})
 GRACEFUL: Final = frozenset({FailureClass.TEMPORARY, FailureClass.DISRUPTED, FailureClass.POD_DELETED})
 """Classes after which the other members of a gang may still be writing a checkpoint."""
 
-_HARDWARE: Final = re.compile(
-    r"\bXid\b|\bECC\b|uncorrectable|NVLink|\bNCCL\b.*(error|WARN|timeout)|ibv_|mlx5|RDMA.*(error|fail)", re.IGNORECASE
+_DEVICE: Final = re.compile(r"\bXid\b|\bECC\b|uncorrectable|NVLink|fallen off the bus", re.IGNORECASE)
+_FABRIC: Final = re.compile(
+    r"\bNCCL\b[^|\n]*(error|WARN|timeout)|nccl(UnhandledCuda|System|Internal)Error|ibv_|mlx5|RDMA[^|\n]*(error|fail)",
+    re.IGNORECASE,
 )
+"""Lines of stderr stand in a message with `|` between them: none of these reaches over two."""
+_PEER_LOST: Final = re.compile(
+    r"ncclRemoteError|remote process exit|\bNCCL\b[^|\n]*connection (closed|reset) by (remote )?peer", re.IGNORECASE
+)
+"""What NCCL says on the healthy side when the process at the other end is gone."""
+_BEGINNING_CHARACTERS: Final = 80
 _NODE_REASONS: Final = frozenset({"NodeLost", "NodeNotReady", "DeletionByTaintManager", "DeletionByPodGC"})
 _DISRUPTED_REASONS: Final = frozenset(
     {"Evicted", "Preempted", "Preempting", "Shutdown", "NodeShutdown", "Terminated", "NodeAffinity"}
@@ -167,10 +178,12 @@ def _klass(pod: Pod, terminated: Terminated | None, line: Termination | None) ->
         return FailureClass.DISRUPTED
     if klass == "Hang":
         return FailureClass.HANG
-    if _HARDWARE.search(_message(pod, terminated, line)):
+    text = _text(pod, terminated, line)
+    peer_lost = _PEER_LOST.search(text) is not None
+    if _DEVICE.search(text) or (_FABRIC.search(text) and not peer_lost):
         return FailureClass.HARDWARE
-    peer_gone = klass == Closed.__name__ and pod.metadata.labels.get(names.LABEL_ROLE) == Role.CONSUMER
-    if klass == KILLED_WITH_GANG or peer_gone:
+    peer_gone = peer_lost or klass == Closed.__name__
+    if klass == KILLED_WITH_GANG or (peer_gone and pod.metadata.labels.get(names.LABEL_ROLE) == Role.CONSUMER):
         return FailureClass.KILLED_WITH_GANG
     if code is None and pod.metadata.deletion_timestamp:
         return FailureClass.POD_DELETED
@@ -205,14 +218,22 @@ def condition(pod: Pod, kind: str) -> PodCondition | None:
 
 
 def _message(pod: Pod, terminated: Terminated | None, line: Termination | None) -> str:
-    if _beyond_its_storage(pod):
-        text = pod.status.message.strip()
-    elif line is not None and line.message:
-        text = line.message
-    elif terminated is not None:
-        tail = terminated.message.strip()
-        code = f"signal {terminated.signal}" if terminated.signal else f"exit code {terminated.exit_code}"
-        text = f"{code}{f' ({terminated.reason})' if terminated.reason else ''}{f': {tail}' if tail else ''}"
-    else:
-        text = pod.status.message or pod.status.reason or "the pod was deleted"
+    """The text, bounded; of one that is too long, its beginning and what speaks of hardware."""
+    text = _text(pod, terminated, line)
+    found = _DEVICE.search(text) or _FABRIC.search(text)
+    if found is not None and found.end() > INCIDENT_MESSAGE_CHARACTERS_MAX:
+        begin = max(_BEGINNING_CHARACTERS, found.start() - _BEGINNING_CHARACTERS)
+        text = f"{text[:_BEGINNING_CHARACTERS]} ... {text[begin:]}"
     return text[:INCIDENT_MESSAGE_CHARACTERS_MAX]
+
+
+def _text(pod: Pod, terminated: Terminated | None, line: Termination | None) -> str:
+    if _beyond_its_storage(pod):
+        return pod.status.message.strip()
+    if line is not None and line.message:
+        return line.message
+    if terminated is None:
+        return pod.status.message or pod.status.reason or "the pod was deleted"
+    tail = terminated.message.strip()
+    code = f"signal {terminated.signal}" if terminated.signal else f"exit code {terminated.exit_code}"
+    return f"{code}{f' ({terminated.reason})' if terminated.reason else ''}{f': {tail}' if tail else ''}"

@@ -77,8 +77,7 @@ def _advanced(moment: Moment, status: JobStatus, incident: Incident) -> Incident
         return replace(incident, outcome="Removed")
     if unit.role is Role.CONSUMER and _finished_by_a_later_attempt(moment, incident):
         return _closed(moment, incident)
-    drains = unit.role is Role.CONSUMER and bool(status.gang.draining_reason)
-    if unit.idle and not drains:
+    if unit.idle and not _comes_back(status, unit):
         # Nobody works under this name now. What that means is known when the job is suspended or has ended.
         return replace(incident, outcome="Removed") if status.stage is Stage.RUNNING else incident
     if not incident.replaced_time:
@@ -86,6 +85,11 @@ def _advanced(moment: Moment, status: JobStatus, incident: Incident) -> Incident
             return incident
         incident = replace(incident, replaced_time=moment.time)
     return _watched(moment, unit, incident)
+
+
+def _comes_back(status: JobStatus, unit: Unit) -> bool:
+    """It has no pods now, and gets new ones without anybody asking for them."""
+    return bool(status.released_time) or (unit.role is Role.CONSUMER and bool(status.gang.draining_reason))
 
 
 def _finished_by_a_later_attempt(moment: Moment, incident: Incident) -> bool:
@@ -125,7 +129,7 @@ def _with_successor(status: JobStatus, told: Incident, own: tuple[Incident, ...]
             outcome=end.outcome,
         )
     unit = next((unit for unit in status.units if unit_name(unit) == told.unit), None)
-    gone = status.stage is Stage.RUNNING and (unit is None or unit.idle)
+    gone = status.stage is Stage.RUNNING and (unit is None or (unit.idle and not _comes_back(status, unit)))
     return replace(told, outcome="Removed") if gone else told
 
 

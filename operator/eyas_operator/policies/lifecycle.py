@@ -35,7 +35,7 @@ def begin(moment: Moment, status: JobStatus) -> JobStatus:
 def _started(moment: Moment, status: JobStatus) -> JobStatus:
     status = enter(moment, status, Stage.RUNNING)
     start_step = status.progress.durable_step
-    return replace(status, start_time=moment.time, start_step=start_step, first_step_seen=False)
+    return replace(status, start_time=moment.time, start_step=start_step, first_step_seen=False, released_time="")
 
 
 def suspension(moment: Moment, status: JobStatus) -> JobStatus:
@@ -123,14 +123,6 @@ def claims_kept(moment: Moment, status: JobStatus) -> JobStatus:
     if claim is not None and claim.uid == status.checkpoints_claim_uid:
         return status
     return fail(moment, status, "CheckpointsLost", "the claim with the checkpoints is gone")
-
-
-def claim_problem(moment: Moment) -> str:
-    """Why the claim that holds the checkpoints cannot serve the consumers that are asked for; empty if it can."""
-    claim = moment.observed.claims.get(names.checkpoints_claim(moment.job))
-    if claim is None or claim.shared or moment.spec.consumers.replicas == 1:
-        return ""
-    return "spec.consumers.replicas: must stay 1, the claim with the checkpoints was made for one node"
 
 
 def deadlines(moment: Moment, status: JobStatus) -> JobStatus:

@@ -15,6 +15,7 @@ from eyas_operator.policies import incidents, strikes
 from eyas_operator.policies.budget import next_serial, restart
 from eyas_operator.policies.failures import Failure, FailureClass
 from eyas_operator.policies.moment import CONFIG_ERROR, Moment, fail, members, reason_in, unit_name, with_unit
+from eyas_operator.policies.release import released
 from eyas_operator.world import seconds_of
 
 Key = tuple[Role, int]
@@ -31,6 +32,8 @@ def wanted(moment: Moment, status: JobStatus) -> frozenset[Key]:
             keys.add((Role.STORE_MASTER, 0))
             keys |= {(Role.STORE_NODE, index) for index in range(nodes.replicas)}
     if status.stage is Stage.RUNNING:
+        if released(moment, status):
+            return frozenset(keys)
         keys |= {(Role.PRODUCER, index) for index in range(producer_count(moment.spec))}
         if not status.gang.draining_reason:
             keys.add((Role.CONSUMER, 0))

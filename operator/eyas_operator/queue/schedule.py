@@ -2,8 +2,11 @@
 
 Rules. A key is due at one time at most: waking it again only ever brings that time forward. A key that is being worked
 on is never handed out a second time; what is asked of it meanwhile comes due as soon as that pass is over. Keys are
-handed out in the order in which they came due, so one busy job never holds up another. After a failed pass a floor
-holds that no wake-up passes: a pass that fails after it wrote something would else wake itself without a pause.
+handed out in the order in which they came due, so one busy job never holds up another; but what was asked for at once
+(something has happened) has a head start before what time alone brings (a look, just in case): behind the looks at 500
+jobs a death would wait for seconds. The head start is bounded, so that no storm of events holds up the looks for ever.
+After a failed pass a floor holds that no wake-up passes: a pass that fails after it wrote something would else wake
+itself without a pause.
 """
 
 import heapq
@@ -13,8 +16,12 @@ from typing import Final, Generic, TypeVar
 
 BACKOFF_BASE_SECONDS: Final = 0.5
 BACKOFF_MAX_SECONDS: Final = 30.0
+HEAD_START_SECONDS: Final = 10.0
+"""What time alone brings waits so long for what was asked for."""
 
 K = TypeVar("K", bound=Hashable)
+_Item = tuple[float, int, K]
+"""When it is due, its ticket, the key."""
 
 
 def backoff_seconds(failures: int, first_seconds: float = BACKOFF_BASE_SECONDS) -> float:
@@ -29,6 +36,8 @@ def backoff_seconds(failures: int, first_seconds: float = BACKOFF_BASE_SECONDS) 
 class _Entry:
     due: float | None = None
     """When to look; None: nobody asked."""
+    asked: bool = False
+    """It was asked for at once."""
     ticket: int = 0
     """Of the one heap item that is valid; a busy key has none."""
     busy: bool = False
@@ -42,27 +51,34 @@ class Schedule(Generic[K]):
 
     def __init__(self) -> None:
         self._entries: dict[K, _Entry] = {}
-        self._heap: list[tuple[float, int, K]] = []
+        self._asked: list[_Item[K]] = []
+        self._timed: list[_Item[K]] = []
         self._tickets = 0
 
     def wake(self, key: K, now: float, delay_seconds: float = 0.0) -> None:
         """Look at `key` after `delay_seconds` at the latest."""
         entry = self._entries.setdefault(key, _Entry())
         due = max(now + max(delay_seconds, 0.0), entry.floor)
-        if entry.due is None or due < entry.due:
+        sooner = entry.due is None or due < entry.due
+        hastened = delay_seconds <= 0 and not entry.asked
+        if sooner:
             entry.due = due
+        if hastened:
+            entry.asked = True
+        if sooner or hastened:
             self._push(key, entry)
 
     def take(self, now: float) -> K | None:
-        """The key that has been due longest, which is then being worked on; None when nothing is due."""
-        while self._heap and self._heap[0][0] <= now:
-            _, ticket, key = heapq.heappop(self._heap)
-            entry = self._entries.get(key)
-            if entry is None or entry.due is None or entry.ticket != ticket:
-                continue
-            entry.busy, entry.due = True, None
-            return key
-        return None
+        """The key that is to be looked at first, which is then being worked on; None when nothing is due."""
+        asked, timed = self._head(self._asked), self._head(self._timed)
+        first = asked is not None and (timed is None or asked[0] <= timed[0] + HEAD_START_SECONDS)
+        heap = self._asked if first and asked is not None and asked[0] <= now else self._timed
+        if not heap or heap[0][0] > now:
+            return None
+        key = heapq.heappop(heap)[2]
+        entry = self._entries[key]
+        entry.busy, entry.due, entry.asked = True, None, False
+        return key
 
     def done(self, key: K, now: float, wake_seconds: float | None) -> None:
         """The pass succeeded. `wake_seconds`: look again after so long; None: only when somebody asks."""
@@ -83,13 +99,8 @@ class Schedule(Generic[K]):
 
     def next_due(self) -> float | None:
         """When `take` will give something, unless it is woken before; None: never."""
-        while self._heap:
-            due, ticket, key = self._heap[0]
-            entry = self._entries.get(key)
-            if entry is not None and entry.due is not None and entry.ticket == ticket:
-                return due
-            heapq.heappop(self._heap)
-        return None
+        heads = (self._head(self._asked), self._head(self._timed))
+        return min((head[0] for head in heads if head is not None), default=None)
 
     def depth(self, now: float) -> int:
         """Keys that are due and wait for a worker."""
@@ -120,4 +131,14 @@ class Schedule(Generic[K]):
             return
         self._tickets += 1
         entry.ticket = self._tickets
-        heapq.heappush(self._heap, (entry.due, self._tickets, key))
+        heapq.heappush(self._asked if entry.asked else self._timed, (entry.due, self._tickets, key))
+
+    def _head(self, heap: list[_Item[K]]) -> _Item[K] | None:
+        """The first item that is still valid."""
+        while heap:
+            _, ticket, key = heap[0]
+            entry = self._entries.get(key)
+            if entry is not None and entry.due is not None and entry.ticket == ticket:
+                return heap[0]
+            heapq.heappop(heap)
+        return None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from eyas_operator.queue.schedule import BACKOFF_MAX_SECONDS, Schedule, backoff_seconds
+from eyas_operator.queue.schedule import BACKOFF_MAX_SECONDS, HEAD_START_SECONDS, Schedule, backoff_seconds
 
 KEYS = "abcd"
 
@@ -51,7 +51,37 @@ def test_a_busy_key_does_not_hold_up_the_others() -> None:
         order.append(key)
         schedule.wake("a", float(now))
         schedule.done(key, float(now), 0.0)
+        schedule.wake(key, float(now))
     assert "".join(order) == "abcabc"
+
+
+def test_what_was_asked_for_goes_before_what_time_alone_brings() -> None:
+    schedule: Schedule[str] = Schedule()
+    schedule.wake("timed", 0.0, 1.0)
+    schedule.wake("hastened", 0.0, 2.0)
+    schedule.wake("asked", 3.0)
+    schedule.wake("hastened", 3.0)
+    assert [schedule.take(3.0) for _ in range(3)] == ["hastened", "asked", "timed"]
+
+
+def test_what_is_asked_for_during_a_pass_has_its_head_start_after_it() -> None:
+    schedule: Schedule[str] = Schedule()
+    schedule.wake("timed", 0.0, 1.0)
+    schedule.wake("a", 0.0)
+    assert schedule.take(0.0) == "a"
+    schedule.wake("a", 2.0)
+    schedule.done("a", 3.0, 60.0)
+    assert schedule.take(3.0) == "a"
+    schedule.done("a", 3.0, 0.5)
+    assert [schedule.take(4.0) for _ in range(2)] == ["timed", "a"], "the head start is for one pass"
+
+
+def test_events_without_end_hold_up_no_look_for_ever() -> None:
+    schedule: Schedule[str] = Schedule()
+    schedule.wake("timed", 0.0, 1.0)
+    schedule.wake("noisy", 1.0 + HEAD_START_SECONDS)
+    schedule.wake("noisier", 1.1 + HEAD_START_SECONDS)
+    assert [schedule.take(12.0) for _ in range(3)] == ["noisy", "timed", "noisier"]
 
 
 def test_the_pause_after_failures_doubles_from_half_a_second_to_thirty() -> None:
@@ -97,6 +127,7 @@ class Walk(RuleBasedStateMachine):
         self.now = 0.0
         self.busy: set[str] = set()
         self.wanted: dict[str, float] = {}
+        self.asked: set[str] = set()
         self.floor: dict[str, float] = {}
         self.failures: dict[str, int] = {}
 
@@ -108,6 +139,8 @@ class Walk(RuleBasedStateMachine):
     def wake(self, key: str, delay: float) -> None:
         self.schedule.wake(key, self.now, delay)
         self._want(key, self.now + delay)
+        if delay == 0:
+            self.asked.add(key)
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.5, 7.0]))
     def wait(self, seconds: float) -> None:
@@ -121,9 +154,11 @@ class Walk(RuleBasedStateMachine):
             assert not due, "a key that is due was not handed out"
             return
         assert taken not in self.busy, "two passes over one key at once"
-        assert due[taken] == min(due.values()), "a key that came due earlier waits"
+        ranks = {key: when + (0.0 if key in self.asked else HEAD_START_SECONDS) for key, when in due.items()}
+        assert ranks[taken] == min(ranks.values()), "a key that should go first waits"
         assert self.now >= self.floor.get(taken, 0.0)
         del self.wanted[taken]
+        self.asked.discard(taken)
         self.busy.add(taken)
 
     @precondition(lambda self: self.busy)

@@ -1,8 +1,8 @@
 """What the watches told last: children by job, and the jobs themselves. No I/O, no decisions; it may always be old.
 
 Rules. Events arrive in order for one object, but lists cross them: of two sightings the one with the higher resource
-version counts, and what was deleted never comes back (UIDs are never used again). Nothing is known of a namespace
-before it was listed once. A sighting is wrong at worst until the next list; who acts looks afresh first.
+version counts, and nothing that went comes back by a sighting from before. Nothing is known of a namespace before it
+was listed once. A sighting is wrong at worst until the next list; who acts looks afresh first.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from eyas_operator import names
+from eyas_operator.backends.kubernetes.child import child_of
 from eyas_operator.backends.kubernetes.listing import Kind, Listing, job_record
 from eyas_operator.backends.kubernetes.resources import ALL_NAMESPACES, CLAIMS, OTHERS, PODS
 from eyas_operator.names import JobIdentity
@@ -41,8 +42,9 @@ class ChildrenCache:
         """By the UID in the label."""
         self._owner: dict[Key, str] = {}
         """Under which UID each object is filed."""
-        self._graves: dict[str, None] = {}
-        """UIDs of deleted objects, the oldest first: no list brings one of them back."""
+        self._graves: dict[str, int] = {}
+        """UIDs of objects that are gone and the version in which they went, the oldest first: no older sighting brings
+        one back. A newer one does: what lost our label is gone for a watch, and is there again once it has it back."""
         self._listed: set[str] = set()
 
     def observe(self, event_type: EventType, raw: Manifest) -> None:
@@ -51,7 +53,7 @@ class ChildrenCache:
         if seen is None:
             return
         if event_type == "DELETED":
-            self._bury(_key(seen), seen.metadata.uid)
+            self._bury(_key(seen), seen.metadata.uid, version(seen.metadata.resource_version))
         else:
             self._put(seen)
 
@@ -91,7 +93,7 @@ class ChildrenCache:
         for key in concerned:
             known = self._jobs[self._owner[key]][key].metadata
             if known.uid not in found and version(known.resource_version) <= versions[key[0]]:
-                self._bury(key, known.uid)
+                self._bury(key, known.uid, versions[key[0]])
         for seen in found.values():
             self._put(seen)
 
@@ -99,20 +101,23 @@ class ChildrenCache:
         meta, key = seen.metadata, _key(seen)
         uid = meta.labels.get(names.LABEL_JOB_UID, "")
         known = self._jobs[self._owner[key]][key].metadata if key in self._owner else None
-        if meta.uid in self._graves or (
-            known is not None and version(known.resource_version) > version(meta.resource_version)
-        ):
+        present = version(meta.resource_version)
+        if meta.uid in self._graves and present <= self._graves[meta.uid]:
             return
+        if known is not None and version(known.resource_version) > present:
+            return
+        self._graves.pop(meta.uid, None)
         self._drop(key)
         if uid:
             self._jobs.setdefault(uid, {})[key] = seen
             self._owner[key] = uid
 
-    def _bury(self, key: Key, uid: str) -> None:
-        self._graves[uid] = None
+    def _bury(self, key: Key, uid: str, gone: int) -> None:
+        self._graves[uid] = max(gone, self._graves.pop(uid, gone))
         while len(self._graves) > GRAVES_MAX:
             del self._graves[next(iter(self._graves))]
-        if key in self._owner and self._jobs[self._owner[key]][key].metadata.uid == uid:
+        known = self._jobs[self._owner[key]][key].metadata if key in self._owner else None
+        if known is not None and known.uid == uid and version(known.resource_version) <= gone:
             self._drop(key)
 
     def _drop(self, key: Key) -> None:
@@ -180,7 +185,7 @@ def _seen(raw: Manifest) -> Seen | None:
     if kind == CLAIMS.kind:
         return msgspec.convert(raw, Claim)
     if kind in _OTHER_KINDS:
-        return msgspec.convert({"kind": kind, "metadata": raw["metadata"]}, Child)
+        return child_of(kind, msgspec.json.encode(raw["metadata"]))
     return None
 
 

@@ -23,11 +23,11 @@ from eyas_operator.backends.kubernetes.keys import OperatorKeys
 from eyas_operator.backends.kubernetes.listing import all_children, decode, job_record, list_children, list_jobs
 from eyas_operator.backends.kubernetes.recorder import Recorder
 from eyas_operator.backends.kubernetes.report import JOBS_MAX, Reports
-from eyas_operator.backends.kubernetes.resources import JOBS, PODS, SECRETS, resource_of
+from eyas_operator.backends.kubernetes.resources import CLAIMS, JOBS, OTHERS, PODS, SECRETS, resource_of
 from eyas_operator.cluster import Event, Glimpse, ObjectRef, SecretShape
 from eyas_operator.errors import Refused
 from eyas_operator.names import JobIdentity
-from eyas_operator.world import Children, JobRecord, Manifest, Metadata, Pod
+from eyas_operator.world import Children, Claim, JobRecord, Manifest, Metadata, Pod, metadata_alone
 
 MINTED_BYTES: Final = 32
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -86,6 +86,13 @@ class KubernetesCluster:
         self.children.replace_job(job, listing)
         return all_children(listing)
 
+    async def read_claim(self, namespace: str, name: str) -> Claim | None:
+        path = CLAIMS.item(namespace, name)
+        try:
+            return decode(await self.client.get(path), Claim, path)
+        except Missing:
+            return None
+
     async def read_report(self, job: JobIdentity, pod: Pod) -> StatusReply | None:
         return await self._reports.read(job, pod)
 
@@ -104,19 +111,27 @@ class KubernetesCluster:
             present = await self._metadata(path)
             if present is None:
                 raise Conflict(f"{path} was there and is gone") from error
-            if not _same_job(present, manifest) or not _same_owner(present, manifest):
+            if not _same_owner(present, manifest):
                 raise _foreign(manifest) from error
+            if not _same_job(present, manifest):
+                if resource not in OTHERS:
+                    raise _foreign(manifest) from error
+                # No list finds it: somebody took its label away.
+                await self._applied(path, metadata_alone(manifest), present.uid)
 
     async def apply(self, manifest: Manifest) -> None:
         resource, meta = resource_of(manifest["kind"]), manifest["metadata"]
         path = resource.item(meta["namespace"], meta["name"])
         present = await self._metadata(path)
         if present is not None:
-            if not _same_job(present, manifest):
+            # By its owner alone: somebody may have taken its label away.
+            if not _same_job(present, manifest) and not (
+                meta.get("ownerReferences") and _same_owner(present, manifest)
+            ):
                 raise _foreign(manifest)
-            # The UID guards: an object that took the name since then is not touched.
-            manifest = manifest | {"metadata": meta | {"uid": present.uid}}
-        await self.client.apply(path, manifest)
+            await self._applied(path, manifest, present.uid)
+        else:
+            await self.client.apply(path, manifest)
 
     async def ensure_secret(self, shape: SecretShape) -> None:
         meta = shape.manifest["metadata"]
@@ -173,6 +188,10 @@ class KubernetesCluster:
         """End all connections."""
         await self._reports.close()
         await self.client.close()
+
+    async def _applied(self, path: str, manifest: Manifest, uid: str) -> None:
+        """The UID guards: an object that took the name since then is not touched."""
+        await self.client.apply(path, manifest | {"metadata": manifest["metadata"] | {"uid": uid}})
 
     async def _metadata(self, path: str) -> Metadata | None:
         try:

@@ -8,11 +8,12 @@ import msgspec
 from eyas_contract.decoding import UNDECODABLE
 from eyas_contract.errors import Bug, Transient
 from eyas_operator import names
+from eyas_operator.backends.kubernetes.child import child_of
 from eyas_operator.backends.kubernetes.client import JSON, KubeClient
 from eyas_operator.backends.kubernetes.errors import Expired
 from eyas_operator.backends.kubernetes.resources import CLAIMS, JOBS, OTHERS, PODS, Resource
 from eyas_operator.names import JobIdentity
-from eyas_operator.world import Child, Children, Claim, JobRecord, Manifest, Metadata, Pod
+from eyas_operator.world import Child, Children, Claim, JobRecord, Manifest, Pod
 
 PAGE: Final = 500
 """Objects in one answer."""
@@ -35,7 +36,7 @@ class _Page(msgspec.Struct, Generic[T]):
 
 
 class _Bare(msgspec.Struct):
-    metadata: Metadata
+    metadata: msgspec.Raw
 
 
 class Kind(msgspec.Struct, Generic[T], frozen=True):
@@ -84,7 +85,7 @@ def all_children(listing: Listing) -> Children:
 
 
 def _children(resource: Resource, bare: Kind[_Bare]) -> Kind[Child]:
-    children = tuple(Child(kind=resource.kind, metadata=entry.metadata) for entry in bare.items)
+    children = tuple(child_of(resource.kind, entry.metadata) for entry in bare.items)
     return Kind(children, bare.resource_version)
 
 

@@ -106,6 +106,9 @@ class LocalCluster:
         pods = tuple(pod.observe() for pod in self._kubelet.pods.values())
         return Children(pods=pods, claims=tuple(claims), others=tuple(others))
 
+    async def read_claim(self, namespace: str, name: str) -> None:
+        """A folder is shared by nature."""
+
     async def read_report(self, job: JobIdentity, pod: Pod) -> wire.StatusReply | None:
         present = self._kubelet.pods.get(pod.metadata.name)
         if present is None or not present.ready:

@@ -183,7 +183,11 @@ def check_paths(loaded: Loaded, identity: JobIdentity, where: LocalEnvironment) 
         named.append(("spec.draft.initialFrom", spec.draft.initial_from))
     lines = []
     for field, path in named:
-        resolved = where.resolve(identity, path)
+        try:
+            resolved = where.resolve(identity, path)
+        except UserError as error:
+            lines.append(f"{field}: {error}")
+            continue
         if not Path(resolved).exists():
             lines.append(f"{field}: there is no {resolved}")
     if lines:

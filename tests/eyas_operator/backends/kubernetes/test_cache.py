@@ -126,6 +126,44 @@ def test_object_that_lost_its_label_is_nobodys() -> None:
     assert shown(cache) == {}
 
 
+def test_object_that_has_its_label_again_is_shown_again() -> None:
+    """A watch that asks for a label says of what lost it that it was deleted."""
+    cache = listed(a_pod("a", 5))
+    cache.observe("DELETED", a_pod("a", 11))
+    cache.observe("ADDED", a_pod("a", 12))
+    assert shown(cache) == {"a": "12"}
+    cache.observe("DELETED", a_pod("a", 11))
+    assert shown(cache) == {"a": "12"}, "a list may have been faster"
+    cache.replace_job(JOB, a_listing(20))
+    assert shown(cache) == {}
+    cache.replace_job(JOB, a_listing(22, a_pod("a", 21)))
+    assert shown(cache) == {"a": "21"}
+
+
+def test_a_watch_tells_which_fields_are_as_we_applied_them() -> None:
+    def others(*entries: dict[str, Any]) -> tuple[Child, ...]:
+        cache = listed()
+        raw = a_pod("s", 11) | {"kind": "Service"}
+        raw["metadata"]["managedFields"] = list(entries)
+        cache.observe("ADDED", raw)
+        children = cache.children(JOB)
+        assert children is not None
+        return children.others
+
+    other = {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {"f:type": {}}}}
+    ours = {
+        "manager": "eyas-operator",
+        "operation": "Apply",
+        "time": "2026-01-01T00:00:00Z",
+        "fieldsV1": {"f:spec": {}},
+    }
+    (child,) = others(other, ours)
+    assert (child.fields, child.applied_time) == (b'{"f:spec":{}}', "2026-01-01T00:00:00Z")
+    for entries in ((), (other,), (ours | {"operation": "Update"},), (ours | {"subresource": "status"},)):
+        (child,) = others(*entries)
+        assert child.fields == b"{}", "nothing is as we applied it"
+
+
 def test_kinds_that_are_no_children_are_ignored() -> None:
     cache = listed()
     cache.observe("ADDED", a_pod("a", 11) | {"kind": "Secret"})

@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+import yaml
 
 from eyas_contract.errors import Conflict, Transient, UserError
 from eyas_operator.backends.local import memory, processes
@@ -17,13 +18,16 @@ from eyas_operator.backends.local.addresses import address_of, taken
 from eyas_operator.backends.local.claims import MARKER_FILE, Claims
 from eyas_operator.backends.local.environment import LocalEnvironment
 from eyas_operator.backends.local.folder import Workdir, create_file, read_json, remove_tree, replace_file
+from eyas_operator.backends.local.job import check_paths, load
 from eyas_operator.backends.local.kubelet import bury
 from eyas_operator.backends.local.lock import owned
 from eyas_operator.backends.local.objects import Objects
 from eyas_operator.backends.local.secrets import Secrets
 from eyas_operator.cluster import SecretShape
+from eyas_operator.errors import SpecError
 from eyas_operator.names import LABEL_JOB_UID, JobIdentity, PodIdentity, Role
 from eyas_operator.world import Manifest
+from support.operator_world import a_body
 from support.waiting import wait_dead, wait_until
 
 JOB = JobIdentity(namespace="default", name="job", uid="0f0e0d0c-0000-4000-8000-000000000001")
@@ -196,6 +200,17 @@ def test_a_path_without_a_mapped_volume_is_the_machines_own(tmp_path: Path) -> N
 def test_a_path_cannot_lead_out_of_its_volume(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leads out of the volume models"):
         environment(tmp_path).resolve(JOB, "/models/../../etc/passwd")
+
+
+def test_every_path_that_is_not_there_is_told_with_its_field(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(a_body(target={"model": "/models/../../etc"}, data={"prompts": ["no.jsonl"]})))
+    with pytest.raises(SpecError) as caught:
+        check_paths(load(file), JOB, environment(tmp_path))
+    assert caught.value.lines == (
+        "spec.target.model: /models/../../etc leads out of the volume models",
+        f"spec.data.prompts[0]: there is no {tmp_path / 'jobs' / 'no.jsonl'}",
+    )
 
 
 def test_a_role_keeps_its_address_when_its_pod_is_replaced(tmp_path: Path) -> None:
