@@ -3,6 +3,7 @@
 All of these disturb the one operator of the cluster: run no other test beside them.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,15 @@ from support.cluster_drill import (
     wait_for,
 )
 from support.cluster_job import applied
-from support.cluster_operator import OPERATOR, assert_undisturbed, helm, running, uninstalled, upgrade
+from support.cluster_operator import (
+    OPERATOR,
+    assert_undisturbed,
+    earlier_chart,
+    helm,
+    running,
+    uninstalled,
+    upgrade,
+)
 from support.kubectl import Kubectl
 from support.pod_history import pod_history
 
@@ -29,24 +38,40 @@ def pods_of(kubectl: Kubectl, name: str) -> dict[str, str]:
     return {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in found}
 
 
-def test_a_chart_upgrade_with_other_values_touches_no_pod_of_a_running_job(
-    kubectl: Kubectl, undisturbed: Weights
+def test_a_chart_upgrade_from_an_earlier_version_touches_no_pod_of_a_running_job(
+    kubectl: Kubectl, undisturbed: Weights, tmp_path: Path
 ) -> None:
+    """Catches: names, selectors and digests that hang on a version, and a definition that stays the old one.
+
+    Images of the operator and of roles without a template change, and settings of passes.
+    """
     name = "oper-upgrade"
     weights = undisturbed(quick())
-    with applied(kubectl, drill(name)) as job, pod_history(kubectl, name) as pods:
-        running(job)
-        before = pods_of(kubectl, name)
-        try:
-            # Settings of passes and of new pods alike: an image for roles without a template, and another log level.
-            upgrade("settings.resyncSeconds=7", "logLevel=DEBUG", "runtimeImage.digest=sha256:" + "0" * 64)
+    try:
+        upgrade(chart=earlier_chart(kubectl, tmp_path, "0.0.9", lacks="ttlSecondsAfterFinished"))
+        assert versions(kubectl) == ("eyas-operator:0.0.9", "eyas-0.0.9", False)
+        with applied(kubectl, drill(name)) as job, pod_history(kubectl, name) as pods:
+            running(job)
+            before = pods_of(kubectl, name)
+            upgrade("settings.resyncSeconds=7", "logLevel=DEBUG")
+            assert versions(kubectl) == ("eyas-operator:0.1.0", "eyas-0.1.0", True)
             found = {it["name"]: it.get("value") for it in operator_env(kubectl)}
             assert found["EYAS_OPERATOR_LOG_LEVEL"] == "DEBUG"
             assert pods_of(kubectl, name) == before
-        finally:
-            upgrade("settings.resyncSeconds=5", "logLevel=INFO", "runtimeImage.digest=")
-        status = job.complete(300)
+            status = job.complete(300)
+    finally:
+        upgrade("settings.resyncSeconds=5", "logLevel=INFO")
     assert_undisturbed(status, pods, weights)
+    (image,) = {pod["spec"]["containers"][0]["image"] for _, pod in pods.versions("metadata")}
+    assert image == "eyas-runtime:0.0.9", "no role of the job had an image of the earlier version"
+
+
+def versions(kubectl: Kubectl) -> tuple[str, str, bool]:
+    """(operator's image, the chart's label, whether the definition has the field that the earlier version lacks)."""
+    deployment, definition = kubectl.get("deployment", OPERATOR), kubectl.get("crd", "disaggtrainingjobs.eyas.dev")
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image, deployment["metadata"]["labels"]["helm.sh/chart"], "ttlSecondsAfterFinished" in schema
 
 
 def operator_env(kubectl: Kubectl) -> list[dict[str, Any]]:

@@ -11,9 +11,11 @@ import pytest
 from support.cluster_drill import Weights, assert_recovered, children, drill, exact, quick, uid_of, wait_for, wait_until
 from support.cluster_job import applied
 from support.kubectl import NAMESPACE, Kubectl, Refused
+from support.pod_drill import drilled
 from support.pod_history import pod_history
 
 pytestmark = pytest.mark.e2e
+KILLS = 3
 
 
 def test_hazard_01_a_metadata_claim_deleted_with_its_pod_begins_the_next_store_epoch_and_changes_no_bit(
@@ -40,6 +42,32 @@ def test_hazard_01_a_metadata_claim_deleted_with_its_pod_begins_the_next_store_e
     assert incident["unit"] == "metadata-0" or incident["unit"].startswith("metadata")
     assert_recovered(incident)
     assert {it.rsplit("-", 2)[-2] for it in pods.uids("metadata").values()} == {"e1", "e2"}
+
+
+def test_hazard_26_more_kills_than_the_budget_with_progress_between_them_neither_end_nor_pause_a_job(
+    kubectl: Kubectl, undisturbed: Weights
+) -> None:
+    """Every restart but the first after progress would wait for a day, in the operator or in a kubelet."""
+    name = "hazard-26"
+    weights = undisturbed(quick())
+    day = 86_400
+    strict: dict[str, Any] = {"recovery.maxRestartsWithoutProgress": 1, "recovery.restartsInPlace": 0}
+    strict["recovery.backoff"] = {"baseSeconds": day, "maxSeconds": day}
+    with drilled(kubectl, drill(name, seconds=0.4, **strict)) as job, pod_history(kubectl, name) as pods:
+        for attempt in range(1, KILLS + 1):
+            # One of its own: what an attempt wrote last may be seen only after its end, and is no progress of the next.
+            mine = f".a{attempt}."
+            wait_for(job, "a checkpoint of its own", lambda it, mine=mine: mine in it["checkpoint"]["directory"])
+            job.signal(job.pod("consumer", number=attempt))
+            job.attempt(attempt + 1)
+        status = job.recovered(weights)
+    crashes = [it for it in status["incidents"] if it["source"] == "Operator"]
+    assert [(it["class"], it["counted"], it["outcome"]) for it in crashes] == [("Crash", True, "Recovered")] * KILLS
+    assert (status["attempt"], status["restarts"]) == (KILLS + 1, KILLS)
+    (gang,) = [unit for unit in status["units"] if unit["role"] == "consumer"]
+    assert (gang["restartsWithoutProgress"], gang["notBeforeTime"]) == (0, "")
+    counts = {it["restartCount"] for _, pod in pods.versions() for it in pod["status"].get("containerStatuses", ())}
+    assert counts == {0}, "a kubelet restarted a container, and would pause before the next time"
 
 
 def test_hazard_27_budgets_count_the_pods_of_their_own_role_and_let_one_go(

@@ -14,6 +14,7 @@ from support.cluster_drill import (
     forgotten,
     gone,
     quick,
+    roles,
     uid_of,
     wait_for,
     wait_until,
@@ -65,11 +66,6 @@ def test_producers_scaled_by_kubectl_scale_change_no_bit(kubectl: Kubectl, undis
         status = job.complete(300)
     assert status["result"]["weightsSha256"] == undisturbed(quick())
     assert (status["attempt"], status["restarts"], exact(status)) == (1, 0, ("True", "NoDeviation"))
-
-
-def roles(status: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """(desired, ready) of each role."""
-    return {role["name"]: (role["desired"], role["ready"]) for role in status.get("roles", ())}
 
 
 def test_consumers_resized_mid_run_begin_the_next_attempt_at_a_boundary_and_exact_says_so(

@@ -140,7 +140,7 @@ def test_later_pods_avoid_a_node_that_failed_again_and_again(lost: dict[str, Los
     assert pod["spec"]["nodeName"] != lost[RANKS].node
 
 
-def test_a_lost_metadata_volume_begins_the_next_store_epoch(lost: dict[str, Lost]) -> None:
+def test_hazard_05_a_metadata_node_that_dies_with_its_volume_begins_the_next_store_epoch(lost: dict[str, Lost]) -> None:
     """Catches: a job that waits for ever for a volume on a dead node, and a new database under the old number."""
     job = lost[SERVICE]
     incident = replaced(job.status, "metadata", "MetadataLost")

@@ -16,7 +16,8 @@ from support.cluster_drill import (
     wait_until,
 )
 from support.cluster_job import applied
-from support.cluster_operator import OPERATOR, assert_undisturbed, kill_container, leader, no_operator, ready, running
+from support.cluster_nodes import signal_container
+from support.cluster_operator import OPERATOR, assert_undisturbed, leader, no_operator, ready, running
 from support.kubectl import Kubectl
 from support.pod_history import pod_history
 
@@ -54,7 +55,7 @@ def test_a_leader_killed_in_the_middle_of_a_recovery_makes_no_second_attempt(
         first = leader(kubectl)
         (victim,) = job.pods("consumer")
         kubectl.run("delete", "pod", victim["metadata"]["name"], "--force", "--grace-period=0")
-        kill_container(kubectl, first)
+        signal_container(kubectl, first, "KILL")
         status = job.complete(300)
         ready(kubectl)
         restarts = kubectl.get("pod", first)["status"]["containerStatuses"][0]["restartCount"]

@@ -34,6 +34,15 @@ TELL = (
     "print(json.dumps(line), file=open(os.environ['EYAS_POD_DIRECTORY'] + '/termination-0.json', 'w'))\n"
 )
 """What a rank writes about its own end, written for it."""
+ABORT = (
+    "import json, os, signal\n"
+    "child = json.load(open(os.environ['EYAS_POD_DIRECTORY'] + '/children.json'))[0]['pid']\n"
+    "with open(f'/proc/{child}/fd/2', 'w') as stderr:\n"
+    "    stderr.write('terminate called after throwing an instance of c10::DistBackendError\\n')\n"
+    "    stderr.write('  what():  NCCL error in: ProcessGroupNCCL.cpp:1970, unhandled cuda error\\n')\n"
+    "os.kill(child, signal.SIGABRT)\n"
+)
+"""What native code does in a rank: it says why on its stderr, and aborts."""
 
 
 @pytest.fixture(scope="session")
@@ -153,6 +162,21 @@ def test_broken_hardware_in_the_last_words_strikes_the_node(kubectl: Kubectl, we
         status = job.recovered(weights)
     incident = replaced(status, "consumers", "Hardware")
     assert (incident["counted"], incident["node"]) == (True, node)
+    assert [(it["node"], it["strikes"]) for it in status["strikes"]] == [(node, 1)]
+
+
+def test_a_native_abort_that_speaks_of_hardware_on_stderr_strikes_the_node(kubectl: Kubectl, weights: str) -> None:
+    """Catches: a supervisor that does not read its children's stderr, or whose words the operator does not know."""
+    with drilled(kubectl, drill("native-abort", **{"recovery.restartsInPlace": 0})) as job:
+        pod = job.training().pod("consumer")
+        node = kubectl.get("pod", pod)["spec"]["nodeName"]
+        with contextlib.suppress(Refused):  # The container may end before the answer.
+            kubectl.run("exec", pod, "--", "python", "-c", ABORT)
+        status = job.recovered(weights)
+    incident = replaced(status, "consumers", "Hardware")
+    assert (incident["counted"], incident["node"]) == (True, node)
+    assert "SIGABRT: terminate called" in incident["message"]
+    assert "NCCL error in: ProcessGroupNCCL.cpp" in incident["message"]
     assert [(it["node"], it["strikes"]) for it in status["strikes"]] == [(node, 1)]
 
 

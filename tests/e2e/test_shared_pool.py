@@ -8,16 +8,18 @@ from support.cluster_drill import Weights, drill, exact, quick, wait_for
 from support.cluster_job import applied
 from support.cluster_pool import SharedPool, shared_pool
 from support.kubectl import Kubectl
-from support.pod_drill import drilled, replaced, seen
+from support.pod_drill import drilled, gated, replaced, seen
 
 pytestmark = pytest.mark.e2e
 FINALIZER = "eyas.dev/cleanup"
+ENOUGH = 24
+"""Features of which a dead node will have held some: two nodes share them by chance."""
 
 
 @pytest.fixture(scope="module")
 def pool(kubectl: Kubectl) -> Iterator[SharedPool]:
     """A pool that outlives the jobs of this module."""
-    with shared_pool(kubectl, "shared-pool") as found:
+    with shared_pool(kubectl) as found:
         yield found
 
 
@@ -51,3 +53,26 @@ def test_a_job_that_is_deleted_in_the_middle_sweeps_its_features_out_of_a_shared
         status = other.complete(300)
     assert (status["result"]["weightsSha256"], exact(status)[0], status["incidents"]) == (weights, "True", [])
     seen(lambda: pool.keys() == [], "the pool is empty")
+
+
+def test_a_store_node_of_the_charts_pool_that_dies_under_two_jobs_changes_no_bit_of_either(
+    kubectl: Kubectl, pool: SharedPool, undisturbed: Weights
+) -> None:
+    """Catches: objects that are waited for although their node is gone, and one job's loss that is taken for another's.
+
+    No rank of the first job runs before the loss: what it misses then was needed, and can only have been lost.
+    """
+    weights = undisturbed(quick())
+    with (
+        gated(kubectl, "shared-waits", "consumers", store=pool.store) as (waits, release),
+        drilled(kubectl, drill("shared-trains", store=pool.store)) as trains,
+    ):
+        mine = kubectl.get("dtj", waits.name)["metadata"]["uid"].replace("-", "")
+        trains.training()
+        before = set(seen(lambda: keys if len(keys := pool.keys(mine)) >= ENOUGH else [], "features of the first job"))
+        trains.force_delete(pool.nodes()[0])
+        seen(lambda: before - set(pool.keys(mine)), "the loss of some of them")
+        release()
+        told = [job.recovered(weights) for job in (waits, trains)]
+        seen(lambda: pool.keys() == [], "the pool is empty")
+    assert [(it["attempt"], it["restarts"], it["storeEpoch"]) for it in told] == [(1, 0, 1)] * 2
