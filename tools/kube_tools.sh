@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Puts the programs of a test cluster into one folder and prints it: Kubernetes (all components in one binary, called
-# by their names), etcd, CoreDNS, local-path-provisioner, helm, kind, kwok, kubeconform, pause.
-# `kube_tools.sh helm-unittest` adds that one program, which only the chart's unit tests want (always built, 1-2 minutes).
+# by their names), etcd, CoreDNS, local-path-provisioner, helm, kind, kwok, pause.
 # They come from prebuilt parts where a folder with them is at hand (checked against its SHA256SUMS), and are built from
 # pinned Go modules otherwise (about 15 minutes on two cores, then kept). Safe to repeat and to run at once.
 #   EYAS_CACHE      what is kept between checkouts (default: ~/.cache/eyas)
@@ -16,14 +15,11 @@ bin=$cache/$key/bin
 components=(kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubeadm kubectl)
 say() { printf 'kube tools: %s\n' "$*" >&2; }
 
-extra=${1:-}
-ready() { [ -e "$bin/complete" ] && { [ -z "$extra" ] || [ -e "$bin/$extra" ]; }; }
-
-if ready; then echo "$bin"; exit; fi
+if [ -e "$bin/complete" ]; then echo "$bin"; exit; fi
 mkdir -p "$bin"
 exec 9> "$cache/$key/lock"
 flock 9
-if ready; then echo "$bin"; exit; fi
+if [ -e "$bin/complete" ]; then echo "$bin"; exit; fi
 
 unpack() {  # every prebuilt part that is still missing
   command -v zstd > /dev/null || { say "zstd is not installed: the prebuilt parts are left alone"; return; }
@@ -65,10 +61,7 @@ built local-path-provisioner go_here local-path-provisioner github.com/rancher/l
 built helm go_here helm helm.sh/helm/v3/cmd/helm ""
 built kind go_here kind sigs.k8s.io/kind ""
 built kwok from_module "sigs.k8s.io/kwok@$KWOK" ./cmd/kwok
-built kubeconform from_module "github.com/yannh/kubeconform@$KUBECONFORM" ./cmd/kubeconform
 built pause gcc -Os -static -s pause.c -o
 for component in "${components[@]}"; do ln -sf kube "$bin/$component"; done
 touch "$bin/complete"
-[ "$extra" != helm-unittest ] || \
-  built helm-unittest from_module "github.com/helm-unittest/helm-unittest@$HELM_UNITTEST" ./cmd/helm-unittest
 echo "$bin"

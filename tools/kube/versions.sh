@@ -4,8 +4,6 @@
 KUBERNETES=v1.34.4
 KIND=v0.30.0
 KWOK=v0.7.0
-KUBECONFORM=v0.7.0
-HELM_UNITTEST=v1.1.2
 # The tags that `kubeadm config images list` prints for KUBERNETES; what runs under them is built from go.mod.
 ETCD_TAG=3.6.5-0
 COREDNS_TAG=v1.12.1
