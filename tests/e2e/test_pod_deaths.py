@@ -61,7 +61,7 @@ def test_a_child_killed_again_and_again_costs_the_pod_and_then_the_attempt(kubec
         assert "2 restarts in place without progress" in incident["message"]
         release()
         status = job.recovered(weights)
-    assert (status["attempt"], status["restarts"]) == (2, 1)
+    assert (status["attempt"], status["restarts"]) == (2, 1), status["incidents"]
 
 
 def test_a_deleted_producer_is_replaced_under_the_next_ordinal(kubectl: Kubectl, weights: str) -> None:

@@ -13,7 +13,7 @@ url, token_file = sys.argv[1], (sys.argv + [""])[2]
 body = b"{}" if "/v1/" in url else None
 call = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
 if token_file:
-    call.add_header("Authorization", "Bearer " + open(token_file).read().strip())
+    call.add_header("Authorization", "Bearer " + open(token_file).readline().strip())
 try:
     answer = urllib.request.urlopen(call, timeout=20)
     print(answer.status, answer.read().decode())
@@ -40,7 +40,10 @@ def token_file(kubectl: Kubectl, pod: str, role: str) -> str:
 
 
 def ask(kubectl: Kubectl, pod: str, url: str, token: str = "") -> tuple[int, str]:
-    """(HTTP status, body) of one call from inside `pod`; `token` is the path of a file there, or nothing."""
+    """(HTTP status, body) of one call from inside `pod`; `token` is the path of a file there, or nothing.
+
+    A client sends the first line: after a rotation of the operator's key a file holds two.
+    """
     code, _, body = kubectl.run("exec", pod, "--", "python", "-c", _ASK, url, *([token] if token else [])).partition(
         " "
     )

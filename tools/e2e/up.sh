@@ -2,9 +2,9 @@
 # From nothing to a cluster with the chart installed; prints seconds per stage and the path of the kubeconfig. With the
 # cluster up already: only what changed (images, chart) is brought to it.
 . "$(dirname "$0")/env.sh"
-# A docker of the user's own choice is as good as Debian's.
+# A daemon of the user's own choice is as good as Debian's; a client alone is not enough.
 packages=(debootstrap jq libcap2-bin zstd iptables)
-command -v docker > /dev/null || packages+=(docker.io)
+docker version > /dev/null 2>&1 || command -v dockerd > /dev/null || packages+=(docker.io)
 tools/packages.sh "${packages[@]}" >&2
 PATH=$(tools/kube_tools.sh):$PATH; export PATH
 table=()
