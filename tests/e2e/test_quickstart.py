@@ -14,9 +14,9 @@ from support.pod_drill import drilled, replaced, seen
 
 pytestmark = [pytest.mark.e2e, pytest.mark.exclusive]
 
-STEPS = 12
+STEPS = 40
 SHORT = {"data.maxLength": 64, "training.maxSteps": STEPS, "training.checkpoint.everySteps": 3, "evaluation": None}
-"""A dozen steps: enough for checkpoints on both sides of a kill."""
+"""Checkpoints on both sides of each blow, and, at half a second a step, work left when a second blow follows a status."""
 
 
 @pytest.fixture(scope="module")
