@@ -63,8 +63,11 @@ def test_a_node_drained_with_all_on_it_moves_the_metadata_service_and_its_volume
         with drained(kubectl, node, *_all_but_the_cluster(kubectl, node)):
             seen(lambda: job.incidents("metadata"), "the end of the metadata pod")
             status = job.recovered(weights)
-    incident = replaced(status, "metadata", "Disrupted")
-    assert (incident["counted"], incident["node"]) == (False, node)
+    (klass,) = [it["class"] for it in status["incidents"] if it["unit"] == "metadata"]
+    incident = replaced(status, "metadata", klass)
+    # Both copies of the operator may have been sent away with it: then nobody saw more than that the pod was gone.
+    assert (klass, incident["node"]) in (("Disrupted", node), ("PodDeleted", ""))
+    assert not incident["counted"]
     assert status["storeEpoch"] == 1, "the volume moves with its pod: nothing was lost"
 
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.exclusive]
 
 STEPS = 40
 SHORT = {"data.maxLength": 64, "training.maxSteps": STEPS, "training.checkpoint.everySteps": 3, "evaluation": None}
-"""Checkpoints on both sides of each blow, and, at half a second a step, work left when a second blow follows a status."""
+"""Checkpoints on both sides of each blow, and work left when the second waits for what the status says of the first."""
 
 
 @pytest.fixture(scope="module")
