@@ -4,6 +4,7 @@ import pytest
 
 from support.cluster_job import applied, fake
 from support.kubectl import Kubectl
+from support.pod_history import pod_history
 
 pytestmark = pytest.mark.e2e
 
@@ -19,7 +20,8 @@ def test_a_fake_job_completes_and_says_the_same_weights_twice(kubectl: Kubectl) 
 
 
 def test_a_fake_job_runs_in_the_torch_free_image(kubectl: Kubectl) -> None:
-    with applied(kubectl, fake("fake-image", **{"data.epochs": 4})) as job:
-        job.wait_for_step(1, 300)
-        images = {pod["spec"]["containers"][0]["image"] for role in ("producer", "consumer") for pod in job.pods(role)}
-        assert images == {"eyas-runtime:0.1.0"}
+    name = "fake-image"
+    with applied(kubectl, fake(name)) as job, pod_history(kubectl, name) as pods:
+        job.complete(300)
+    for role in ("producer", "consumer"):
+        assert {pod["spec"]["containers"][0]["image"] for _, pod in pods.versions(role)} == {"eyas-runtime:0.1.0"}
