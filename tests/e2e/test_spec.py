@@ -62,7 +62,7 @@ def test_a_change_of_what_fixes_the_result_is_refused_and_changes_nothing(kubect
 
 def test_columns_and_events_tell_the_story_of_a_job_whose_consumer_was_deleted(kubectl: Kubectl) -> None:
     name = "spec-told"
-    with applied(kubectl, drill(name, seconds=0.1)) as job:
+    with applied(kubectl, drill(name)) as job:
         job.wait_for_step(1)
         kubectl.run("delete", "pod", job.pods("consumer")[0]["metadata"]["name"], "--force", "--grace-period=0")
         wait_for(job, "attempt 2", lambda it: it["attempt"] == 2)
