@@ -1,5 +1,7 @@
 """A whole job in the torch-free image: the fake trainer and the fake capture, everything around them real."""
 
+from contextlib import ExitStack
+
 import pytest
 
 from support.cluster_job import applied, fake
@@ -9,19 +11,15 @@ from support.pod_history import pod_history
 pytestmark = pytest.mark.e2e
 
 
-def test_a_fake_job_completes_and_says_the_same_weights_twice(kubectl: Kubectl) -> None:
-    found = []
-    for name in ("fake-first", "fake-second"):
-        with applied(kubectl, fake(name)) as job:
-            status = job.complete(300)
-        assert (status["attempt"], status["incidents"]) == (1, [])
-        found.append(status["result"]["weightsSha256"])
-    assert found[0] == found[1]
-
-
-def test_a_fake_job_runs_in_the_torch_free_image(kubectl: Kubectl) -> None:
-    name = "fake-image"
-    with applied(kubectl, fake(name)) as job, pod_history(kubectl, name) as pods:
-        job.complete(300)
+def test_two_fake_jobs_complete_in_the_torch_free_image_and_say_the_same_weights(kubectl: Kubectl) -> None:
+    """Catches: anything that one job has of the other, side by side, and an image that the trainer needs not be in."""
+    names = ("fake-first", "fake-second")
+    with ExitStack() as stack:
+        jobs = [stack.enter_context(applied(kubectl, fake(name))) for name in names]
+        pods = [stack.enter_context(pod_history(kubectl, name)) for name in names]
+        told = [job.complete(300) for job in jobs]
+    assert [(it["attempt"], it["incidents"]) for it in told] == [(1, [])] * 2
+    assert len({it["result"]["weightsSha256"] for it in told}) == 1
     for role in ("producer", "consumer"):
-        assert {pod["spec"]["containers"][0]["image"] for _, pod in pods.versions(role)} == {"eyas-runtime:0.1.0"}
+        images = {pod["spec"]["containers"][0]["image"] for seen in pods for _, pod in seen.versions(role)}
+        assert images == {"eyas-runtime:0.1.0"}
