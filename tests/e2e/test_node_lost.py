@@ -50,11 +50,12 @@ def lost(kubectl: Kubectl, undisturbed: Weights) -> dict[str, Lost]:
         open_place(kubectl, RANKS)
         with paused(kubectl, node):
             ranks.attempt(2)
-            seen(lambda: int(service.status()["storeEpoch"]) == 2, "the next store epoch")
             ranks.training()
+            # At once: what the other job waits for may take longer than this one has left to train.
+            ranks.delete(ranks.pod("producer", 0, number=2))
+            seen(lambda: int(service.status()["storeEpoch"]) == 2, "the next store epoch")
             service.training()
             left = {job.name: _on(job, node) for job in (ranks, service)}
-        ranks.delete(ranks.pod("producer", 0))
         return {
             job.name: Lost(
                 node=node,
