@@ -13,15 +13,15 @@ from typing import Any, Final
 
 from support.kubectl import Kubectl, Refused
 
-LOOK_SECONDS: Final = 15.0
-STUCK_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 5.0
+STUCK_SECONDS: Final = 30.0
 _PROVISIONER: Final = ("--namespace", "local-path-storage", "--selector", "app=local-path-provisioner")
 _ASKED: Final = "volume.kubernetes.io/storage-provisioner"
 
 
 @contextmanager
 def provisioner_watched(kubectl: Kubectl) -> Iterator[None]:
-    """While the block runs, a provisioner that leaves a claim unbound for a minute gets a new pod."""
+    """While the block runs, a provisioner that leaves a claim unbound for half a minute gets a new pod."""
     over = threading.Event()
 
     def watch() -> None:
